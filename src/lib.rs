@@ -1,0 +1,24 @@
+//! xshelf: an ATA-over-Ethernet target over AF_XDP and io_uring.
+//!
+//! ```text
+//! wire ─► XDP steer ─► AF_XDP RX ─► parse ─► admit ─► slot: decide ─► storage (io_uring) ─► reply in place ─► AF_XDP TX ─► wire
+//!                                                     └─► answer at once (config, identify, errors) ─┘
+//! ```
+//!
+//! Read the modules in this order; it is the way of a frame. `protocol` and `shelf` are pure: no descriptors, no
+//! threads, no clocks. `net` and `storage` know nothing of ATA. Only `worker` names both.
+
+pub mod limits;
+
+pub mod protocol;
+pub mod shelf;
+
+pub mod frame;
+pub mod net;
+pub mod storage;
+
+pub mod worker;
+
+pub mod appliance;
+
+pub mod initiator;

@@ -1,0 +1,97 @@
+//! The storage port: reads, writes and flushes of files and devices, by number, in bytes.
+//!
+//! Not here: ATA, slots, frames. `uring` is the kernel's side, `device` opens and measures what it serves,
+//! `memory` is the double.
+//! Invariant: a job accepted by `submit` comes back from `reap` exactly once, with its buffer, whatever happens;
+//! and it succeeded only if every byte was transferred (and is durable, where that was asked for).
+
+use crate::frame::Buffer;
+
+/// Number of a file or device of one worker's storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId(pub u16);
+
+/// The caller's name for a job; comes back with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u32);
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Fill the buffer from the file.
+    Read,
+    /// Write the buffer to the file. Durable before completion unless the file was opened as write-back.
+    Write,
+    /// Make every write completed before durable.
+    Flush,
+}
+
+/// One transfer. `offset` and `len` are bytes; `at` is where the data starts in the buffer.
+#[derive(Debug)]
+#[must_use = "a job is submitted, or its buffer is taken back"]
+pub struct Job {
+    /// The caller's name for it.
+    pub ticket: Ticket,
+    /// Where to.
+    pub file: FileId,
+    /// What.
+    pub verb: Verb,
+    /// First byte in the file; 0 for a flush.
+    pub offset: u64,
+    /// The memory, owned by the storage until the job is done.
+    pub buffer: Buffer,
+    /// First byte in the buffer.
+    pub at: u32,
+    /// Bytes; 0 for a flush.
+    pub len: u32,
+}
+
+/// Why a job failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The kernel said so; the value is the errno.
+    #[error("{}", std::io::Error::from_raw_os_error(*.0))]
+    Errno(i32),
+    /// Nothing more could be transferred: the file is shorter than it was.
+    #[error("the file ended early")]
+    Short,
+}
+
+/// A job that ended.
+#[derive(Debug)]
+#[must_use = "a completion returns a buffer and obliges to an answer"]
+pub struct Done {
+    /// The name given at submit.
+    pub ticket: Ticket,
+    /// The memory given at submit.
+    pub buffer: Buffer,
+    /// How it ended.
+    pub result: Result<(), Failure>,
+}
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// Something happened, or may have.
+    Event,
+    /// The time was up.
+    Timeout,
+}
+
+/// The storage of one worker, used by that worker only.
+pub trait Storage {
+    /// Accepts a job; it starts at the latest with the next [`Storage::turn`].
+    ///
+    /// # Errors
+    /// Gives the job back when no more can be in flight.
+    fn submit(&mut self, job: Job) -> Result<(), Job>;
+
+    /// Hands what was submitted to the kernel and lets it run completions, without blocking.
+    fn turn(&mut self);
+
+    /// Takes up to `most` completions. Returns how many.
+    fn reap(&mut self, most: usize, sink: &mut dyn FnMut(Done)) -> usize;
+
+    /// Jobs accepted and not yet reaped.
+    fn in_flight(&self) -> usize;
+}
