@@ -8,6 +8,7 @@
 //! Read the modules in this order; it is the way of a frame. `protocol` and `shelf` are pure: no descriptors, no
 //! threads, no clocks. `net` and `storage` know nothing of ATA. Only `worker` names both.
 
+pub mod exit;
 pub mod limits;
 
 pub mod protocol;
