@@ -26,6 +26,10 @@ pub const WRITE_DMA_EXT: u8 = 0x35;
 pub const READ_DMA: u8 = 0xc8;
 /// WRITE DMA, 28 bit.
 pub const WRITE_DMA: u8 = 0xca;
+/// CHECK POWER MODE.
+pub const CHECK_POWER_MODE: u8 = 0xe5;
+/// CHECK POWER MODE, sector count of the answer: active or idle.
+pub const POWER_ACTIVE: u8 = 0xff;
 /// FLUSH CACHE.
 pub const FLUSH_CACHE: u8 = 0xe7;
 /// FLUSH CACHE EXT.
