@@ -1,0 +1,65 @@
+# Two commands to start with: `sudo make demo` and `sudo make test`. `make help` lists the rest.
+# Under sudo, cargo runs as the caller (deploy/cargo), so target/ stays theirs.
+
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+UNITDIR ?= /lib/systemd/system
+DESTDIR ?=
+CARGO := deploy/cargo
+# Cargo says where it builds to; another directory may be set by CARGO_TARGET_DIR.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.DEFAULT_GOAL := help
+
+help: ## lists the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+deps: ## installs the packages and the Rust that a build takes (root)
+	@deploy/install-build-deps
+
+build: ## the release binary, target/release/xshelf
+	@$(CARGO) --which >/dev/null && deploy/install-build-deps --check >/dev/null 2>&1 || deploy/install-build-deps
+	@$(CARGO) build --release --locked
+
+demo: ## a shelf and an initiator in two network namespaces of this machine (root; DEMO_SECONDS=10)
+	@deploy/demo
+
+test: ## everything the gate runs (root): style, unit, integration, loom, namespaces, virtual machines
+	@tests/run.sh
+
+test-unit: ## the tests that need neither root nor kernel features
+	@tests/run.sh unit
+
+test-vm: ## the Linux initiator in a virtual machine against xshelf (root)
+	@tests/run.sh vm-all
+
+test-bare: ## installs, builds and tests in bare Debian roots (root)
+	@tests/run.sh bare
+
+fmt: ## formats the sources
+	@$(CARGO) fmt
+
+install: build ## binary, unit, example configuration and nic-setup, below DESTDIR
+	install -D -m 755 $(TARGET)/release/xshelf $(DESTDIR)$(PREFIX)/sbin/xshelf
+	install -D -m 755 deploy/nic-setup $(DESTDIR)$(PREFIX)/sbin/xshelf-nic-setup
+	install -d $(DESTDIR)$(UNITDIR)
+	@# The units name the programs by their whole path.
+	for unit in xshelf.service xshelf-nic@.service; do \
+	    sed 's,/usr/sbin/,$(PREFIX)/sbin/,; s,/usr/share/,$(PREFIX)/share/,; s,/etc/xshelf/,$(SYSCONFDIR)/xshelf/,g' deploy/$$unit \
+	        >$(DESTDIR)$(UNITDIR)/$$unit && chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	done
+	install -D -m 644 deploy/xshelf.toml $(DESTDIR)$(PREFIX)/share/doc/xshelf/xshelf.toml
+	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE NOTICE $(DESTDIR)$(PREFIX)/share/doc/xshelf/
+	@# An edited configuration stays.
+	[ -e $(DESTDIR)$(SYSCONFDIR)/xshelf/xshelf.toml ] || \
+	    install -D -m 644 deploy/xshelf.toml $(DESTDIR)$(SYSCONFDIR)/xshelf/xshelf.toml
+
+uninstall: ## removes what install put there, but not the configuration
+	rm -f $(DESTDIR)$(PREFIX)/sbin/xshelf $(DESTDIR)$(PREFIX)/sbin/xshelf-nic-setup
+	rm -f $(DESTDIR)$(UNITDIR)/xshelf.service $(DESTDIR)$(UNITDIR)/xshelf-nic@.service
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/xshelf
+
+clean: ## removes what cargo built
+	@$(CARGO) clean
+
+.PHONY: help deps build demo test test-unit test-vm test-bare fmt install uninstall clean
