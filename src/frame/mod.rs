@@ -131,6 +131,12 @@ impl Frame {
         usize::from(self.head.len) + self.rest.iter().map(|p| usize::from(p.len)).sum::<usize>()
     }
 
+    /// Gives its chunks up for good, when a worker ends.
+    pub fn retire(self) {
+        self.head.chunk.retire();
+        self.rest.into_iter().for_each(|piece| piece.chunk.retire());
+    }
+
     /// Whether the frame has no byte at all (no driver delivers such a frame).
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -146,6 +152,13 @@ pub struct Outgoing {
     pub queue: QueueId,
     /// What to send, in order; never empty.
     pub pieces: ArrayVec<Piece, { limits::REPLY_PIECES }>,
+}
+
+impl Outgoing {
+    /// Gives its chunks up for good, when a worker ends.
+    pub fn retire(self) {
+        self.pieces.into_iter().for_each(|piece| piece.chunk.retire());
+    }
 }
 
 /// Memory that storage reads into or writes from, owned by the storage edge while the kernel works on it.
@@ -168,6 +181,15 @@ impl Buffer {
             Self::None => 0,
             Self::Chunk(chunk) => chunk.address(),
             Self::Run(run) => run.address(),
+        }
+    }
+
+    /// Gives its chunks up for good, when a worker ends.
+    pub fn retire(self) {
+        match self {
+            Self::None => {}
+            Self::Chunk(chunk) => chunk.retire(),
+            Self::Run(run) => run.split().into_iter().for_each(Chunk::retire),
         }
     }
 

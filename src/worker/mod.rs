@@ -1,1 +1,202 @@
-//! worker
+//! The worker: one turn of the loop that leads frames from the rings to the slots and back.
+//!
+//! `turn` is the loop over the net and storage ports and runs without a kernel; `thread` pins it to a core and lets
+//! it sleep; `post` and `bell` connect workers. The only place that names both net and storage.
+//! Invariant: a slot is touched by its owner only, and every chunk returns to its home.
+
+mod bell;
+mod counters;
+mod lane;
+mod post;
+mod requests;
+mod sync;
+mod turn;
+
+pub use bell::Ringer;
+pub use counters::{Counter, Counters};
+pub use post::{Mail, Post};
+pub use turn::{Census, Worker};
+
+use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerId};
+use crate::limits;
+use crate::protocol::{Header, Mac};
+use crate::shelf::{Routes, SlotFacts};
+use crate::storage::FileId;
+use arrayvec::ArrayVec;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// A network interface that we serve on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub mac: Mac,
+    /// Sectors advertised and accepted in one command; see [`limits::sectors_for`].
+    pub sectors: u8,
+    /// Pieces one frame may be sent in: 1 on a rung without multi-buffer.
+    pub pieces: usize,
+}
+
+/// Where a queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePlace {
+    /// Its port.
+    pub port: PortId,
+    /// The worker that receives from it.
+    pub worker: WorkerId,
+}
+
+/// A slot, for its owner.
+#[derive(Clone, Debug)]
+pub struct SlotPlan {
+    /// What it says about itself.
+    pub facts: SlotFacts,
+    /// Its disk.
+    pub file: FileId,
+}
+
+/// What all workers of a region share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The memory.
+    pub region: Region,
+    /// Who owns which part of it.
+    pub layout: Layout,
+    /// Ports, by [`PortId`].
+    pub ports: Vec<Port>,
+    /// Queues, by [`QueueId`].
+    pub queues: Vec<QueuePlace>,
+    /// Owners of slots.
+    pub routes: Routes,
+    /// The posts of all workers, by [`WorkerId`].
+    pub posts: Vec<WorkerPost>,
+}
+
+impl Shared {
+    /// A port.
+    #[must_use]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(id.0))
+    }
+
+    /// The port a queue belongs to.
+    #[must_use]
+    pub fn port_of(&self, queue: QueueId) -> Option<&Port> {
+        self.port(self.queues.get(usize::from(queue.0))?.port)
+    }
+}
+
+/// One worker's part.
+#[derive(Debug)]
+pub struct Plan {
+    /// Which worker it is.
+    pub id: WorkerId,
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// Its slots, in the order that [`Routes`] numbered them.
+    pub slots: Vec<SlotPlan>,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+}
+
+/// A frame, or news of one, for the owner of a slot.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Boxing would allocate for each frame.
+pub enum HandOver {
+    /// A frame addressed to exactly one slot.
+    Frame(Frame),
+    /// A request to more than one slot.
+    Wildcard(Wildcard),
+}
+
+/// What an owner needs to know of a wildcard request: its headers, never the frame.
+#[derive(Clone, Debug)]
+pub struct Wildcard {
+    /// The queue it arrived on.
+    pub queue: QueueId,
+    /// Who asks.
+    pub source: Mac,
+    /// VLAN tag control information.
+    pub tag: Option<u16>,
+    /// The AoE header.
+    pub header: Header,
+    /// The argument header, as far as it was there.
+    pub argument: ArrayVec<u8, { limits::ATA_SECTION }>,
+}
+
+/// Something that returns to its home worker.
+#[derive(Debug)]
+pub enum Homecoming {
+    /// A chunk nobody needs any more.
+    Idle(Chunk),
+    /// A frame to transmit, by an owner that has no queue on the port.
+    Reply(Outgoing),
+}
+
+impl Homecoming {
+    /// Gives its chunks up, at the end of a worker.
+    fn retire(self) {
+        match self {
+            Self::Idle(chunk) => chunk.retire(),
+            Self::Reply(frame) => frame.retire(),
+        }
+    }
+}
+
+/// What the appliance tells a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Announce every slot on every port.
+    Announce,
+    /// End.
+    Exit,
+}
+
+/// An eventfd that wakes a worker out of its io_uring.
+#[derive(Debug)]
+pub struct EventFd(OwnedFd);
+
+impl EventFd {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// What the kernel says (no descriptors left).
+    pub fn new() -> std::io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
+    }
+}
+
+impl Ringer for EventFd {
+    fn wake(&self) {
+        // It can fail only when the counter is full, and then the sleeper is awake already.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The post of a worker.
+pub type WorkerPost = Post<HandOver, Homecoming, Control, EventFd>;
+
+impl WorkerPost {
+    /// A post for a region of so many chunks.
+    ///
+    /// # Errors
+    /// When no eventfd can be made.
+    pub fn for_chunks(chunks: u32) -> std::io::Result<Self> {
+        Ok(Self::new(limits::HANDOFF_RING, chunks.max(1) as usize, 16, EventFd::new()?))
+    }
+}
+
+impl std::fmt::Debug for WorkerPost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerPost").field("pending", &self.pending()).finish()
+    }
+}

@@ -1,0 +1,130 @@
+//! The requests of one worker that wait for the disk or for each other.
+//!
+//! Not a cache: an entry lives from admission to reply.
+//! Invariant: as many entries as were made at start, never more; a ticket names at most one request.
+
+use crate::frame::{Buffer, Chunk, QueueId};
+use crate::limits;
+use crate::protocol::ata::Ata;
+use crate::shelf::{Access, Admitted, Io};
+
+/// Where the chunk with the headers is while the disk works.
+#[derive(Debug)]
+pub enum Headers {
+    /// In the buffer itself: the data follows the headers in the same chunk.
+    InBuffer,
+    /// Beside the buffer.
+    Beside(Chunk),
+}
+
+/// One request between admission and reply.
+#[derive(Debug)]
+pub struct Request {
+    /// Number of the slot with this worker.
+    pub slot: u16,
+    /// Whether the address was a wildcard.
+    pub wildcard: bool,
+    /// The queue it arrived on.
+    pub queue: QueueId,
+    /// Its headers.
+    pub admitted: Admitted,
+    /// Its registers.
+    pub ata: Ata,
+    /// What the disk has to do.
+    pub io: Io,
+    /// Where the frame starts in the chunk with the headers, in bytes.
+    pub offset: u16,
+    /// That chunk.
+    pub headers: Headers,
+    /// The buffer, unless the storage has it.
+    pub buffer: Option<Buffer>,
+    /// Where the data starts in the buffer, in bytes.
+    pub at: u32,
+}
+
+impl Request {
+    /// Chunks it holds, those at the disk included.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        match (&self.headers, self.io.access) {
+            (Headers::InBuffer, _) | (Headers::Beside(_), Access::Flush) => 1,
+            (Headers::Beside(_), Access::Read | Access::Write) => 1 + limits::RUN_CHUNKS,
+        }
+    }
+
+    /// Gives its chunks up, at the end of the worker.
+    pub fn retire(self) {
+        if let Headers::Beside(chunk) = self.headers {
+            chunk.retire();
+        }
+        if let Some(buffer) = self.buffer {
+            buffer.retire();
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Requests {
+    entries: Box<[Option<Request>]>,
+    free: Vec<u32>,
+}
+
+impl Requests {
+    /// Room for so many.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        Self { entries: (0..most).map(|_| None).collect(), free: (0..most).rev().collect() }
+    }
+
+    /// Whether no more fits.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Enters a request and names it.
+    ///
+    /// # Errors
+    /// Gives it back when there is no room.
+    pub fn insert(&mut self, request: Request) -> Result<u32, Request> {
+        let Some(ticket) = self.free.pop() else { return Err(request) };
+        self.entries[ticket as usize] = Some(request);
+        Ok(ticket)
+    }
+
+    /// A request.
+    pub fn get_mut(&mut self, ticket: u32) -> Option<&mut Request> {
+        self.entries.get_mut(ticket as usize)?.as_mut()
+    }
+
+    /// Takes a request out.
+    pub fn remove(&mut self, ticket: u32) -> Option<Request> {
+        let request = self.entries.get_mut(ticket as usize)?.take()?;
+        self.free.push(ticket);
+        Some(request)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Request> {
+        self.entries.iter().flatten()
+    }
+
+    /// Takes all of them out.
+    pub fn drain(&mut self) -> impl Iterator<Item = Request> + '_ {
+        self.entries.iter_mut().filter_map(Option::take)
+    }
+}
