@@ -11,6 +11,9 @@
 //! | TX         | us       | kernel   | kernel                   |
 //! | COMPLETION | kernel   | us       | kernel, until reclaimed  |
 
+pub mod assemble;
+pub mod memory;
+
 use crate::frame::{Chunk, Frame, Outgoing, QueueId};
 
 /// What became of a [`Queue::flush`].
