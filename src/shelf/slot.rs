@@ -170,7 +170,7 @@ impl Slot {
         }
         let answer = match request.header.command {
             Command::Ata => return self.decide_ata(request, path, frame, have, total),
-            Command::Config => match self.decide_config(request, frame, have) {
+            Command::Config => match self.decide_config(request, path, frame, have) {
                 Ok(command) => {
                     let string = &self.facts.config_string;
                     reply::config(frame, request, self.from(path), command, path.sectors, string)
@@ -206,6 +206,8 @@ impl Slot {
         let matches = match config.command {
             // Length and string of a read mean nothing: aoetools send 1024 of them.
             ConfigCommand::Read => return Ok(config.command),
+            // Workers pass on the headers of a wildcard request only, and no initiator asks such a thing of all slots.
+            _ if path.wildcard => return Err(ConfigRefusal::Silence(Refusal::Wildcard)),
             ConfigCommand::Test => given().map(|text| text == string),
             ConfigCommand::TestPrefix => given().map(|text| string.starts_with(text)),
             // Changing the string is not offered yet: to a sender it is an unknown sub-command.

@@ -27,13 +27,14 @@ impl<R: Ringer> Bell<R> {
 
     /// The receiver is about to sleep: it must look into its rings once more before it does.
     pub fn lie_down(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
+        // A swap, so that it comes after the swap of a sender who has seen an earlier sleep.
+        self.asleep.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
     }
 
     /// The receiver is awake again.
     pub fn get_up(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.asleep.swap(false, Ordering::AcqRel);
     }
 
     /// A sender has put something into the rings. Costs a fence and a load when the receiver is awake.

@@ -61,7 +61,7 @@ pub struct SlotPlan {
 #[derive(Debug)]
 pub struct Shared {
     /// The memory.
-    pub region: Region,
+    pub region: Arc<Region>,
     /// Who owns which part of it.
     pub layout: Layout,
     /// Ports, by [`PortId`].

@@ -108,7 +108,9 @@ fn wildcards_get_no_errors_and_no_writes() {
     let (decision, _) = ask(&slot, &wildcard, &request(&write));
     assert_eq!(decision, Decision::Silence(Refusal::Wildcard), "without data");
     write.extend([0; 512]);
-    for frame in [request(&write), request(&[0x42, 0, 0, 0, 0]), request(&[2, 0, 0, 0, 0, 0, 0, 0, 0])] {
+    let force_set = request(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, b'x']);
+    let mask = request(&[2, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for frame in [request(&write), request(&[0x42, 0, 0, 0, 0]), mask, force_set] {
         let (decision, bytes) = ask(&slot, &wildcard, &frame);
         assert_eq!(decision, Decision::Silence(Refusal::Wildcard));
         assert_eq!(bytes[..frame.len()], frame, "left as it was");
