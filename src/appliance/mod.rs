@@ -1,1 +1,7 @@
-//! appliance
+//! The appliance: configuration, checks, start and stop.
+//!
+//! Not here: anything a single frame goes through. It names every other module, and none names it.
+//! Invariant: what was started is stopped, in reverse order, whatever failed in between.
+
+pub mod config;
+pub mod topology;

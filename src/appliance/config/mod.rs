@@ -1,0 +1,211 @@
+//! What to serve, on what, and how: one validated value, from a file or from the command line.
+//!
+//! Not here: whether the machine can do it (`appliance::check`, `appliance::serve`).
+//! Invariant: both ways of writing a configuration obey the same rules, and every broken rule is reported at once.
+
+mod file;
+pub mod keys;
+mod mistake;
+mod numbers;
+mod quick;
+mod rules;
+
+pub use mistake::{Mistake, Mistakes, Place, Severity, Wrong};
+pub use numbers::List;
+pub use quick::Quick;
+
+use crate::limits;
+use crate::protocol::Address;
+use std::fmt;
+use std::path::PathBuf;
+
+/// A configuration that obeys all rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where to serve; not empty, each name once.
+    pub interfaces: Vec<Interface>,
+    /// What to serve; not empty, by ascending address, each address and each path once.
+    pub slots: Vec<Slot>,
+    /// The threads.
+    pub workers: Workers,
+    /// Sizes of the frame memory.
+    pub memory: Memory,
+    /// Where state that outlives the process is kept; absolute, or as given on the command line.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// One interface to serve on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// A name the kernel accepts; whether it exists is another question.
+    pub name: String,
+    /// Which rung to take.
+    pub mode: Mode,
+    /// Which receive queues to serve.
+    pub queues: Queues,
+    /// Where it was configured.
+    pub place: Place,
+}
+
+/// How frames reach us: the rungs of the mode ladder that are accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The best that the NIC offers.
+    #[default]
+    Auto,
+    /// Zero-copy sockets, or nothing.
+    ZeroCopy,
+    /// The driver's XDP hook with copying sockets, or nothing.
+    Native,
+    /// The generic XDP hook, which any interface has.
+    Generic,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = rules::MODES.iter().find(|(_, mode)| mode == self).map_or("", |(word, _)| word);
+        f.write_str(word)
+    }
+}
+
+/// Which receive queues of an interface to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Queues {
+    /// All it has.
+    #[default]
+    All,
+    /// The first so many, at least 1.
+    First(u16),
+    /// These; not empty, each once.
+    These(Vec<u16>),
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// What initiators address; neither reserved nor a wildcard.
+    pub address: Address,
+    /// The backing: absolute, or as given on the command line.
+    pub path: PathBuf,
+    /// Refuse writes, and open for reading only.
+    pub read_only: bool,
+    /// Acknowledge writes before they are durable; never together with `read_only`.
+    pub write_back: bool,
+    /// Serial number in IDENTIFY, if one was given.
+    pub serial: Option<Text<20>>,
+    /// Model name in IDENTIFY, if one was given.
+    pub model: Option<Text<40>>,
+    /// The worker that is to own it, if one was named.
+    pub worker: Option<u16>,
+    /// Where it was configured.
+    pub place: Place,
+    /// Its key's path there, such as `slot[0]`.
+    pub key: String,
+}
+
+/// The text of an IDENTIFY field: 1 to `N` printable ASCII characters without a space at either end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Text<const N: usize>(String);
+
+impl<const N: usize> Text<N> {
+    /// The field as IDENTIFY has it (before its bytes are swapped): filled up with spaces.
+    #[must_use]
+    pub fn padded(&self) -> [u8; N] {
+        let mut field = [b' '; N];
+        for (to, from) in field.iter_mut().zip(self.0.bytes()) {
+            *to = from;
+        }
+        field
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<const N: usize> fmt::Display for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<const N: usize> std::str::FromStr for Text<N> {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        rules::identify_text(text)
+    }
+}
+
+/// The threads that serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workers {
+    /// How many; `None` for one for each queue, but not more than there are CPUs.
+    pub count: Option<u16>,
+    /// Where they may run.
+    pub cores: Cores,
+    /// Microseconds to look for work before sleeping; `None` for adaptive.
+    pub spin_us: Option<u16>,
+}
+
+/// Which CPUs the workers use; always within the inherited affinity mask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cores {
+    /// All of the mask.
+    #[default]
+    All,
+    /// The first so many of the mask, at least 1.
+    First(u16),
+    /// These; not empty, each once. One outside the mask stops the start.
+    These(Vec<u16>),
+}
+
+/// Sizes of the frame memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Chunks of each queue to receive into; within [`keys::FRAMES_PER_QUEUE`].
+    pub frames_per_queue: u32,
+    /// Runs of each worker; within [`keys::RUNS_PER_WORKER`].
+    pub runs_per_worker: u32,
+    /// Whether to lie in 2 MiB pages.
+    pub huge_pages: HugePages,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            frames_per_queue: limits::RECEIVE_CHUNKS,
+            runs_per_worker: limits::RUNS,
+            huge_pages: HugePages::Try,
+        }
+    }
+}
+
+/// Whether frame memory lies in 2 MiB pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HugePages {
+    /// If there are enough.
+    #[default]
+    Try,
+    /// Or not at all.
+    Require,
+    /// No.
+    Never,
+}
+
+impl Config {
+    /// Reads a configuration file. `file` is its name for messages, `text` what is in it. The mistakes hold
+    /// warnings even where there is a configuration.
+    #[must_use]
+    pub fn from_file(file: &str, text: &[u8]) -> (Option<Self>, Mistakes) {
+        file::read(file, text)
+    }
+
+    /// Reads what was given on the command line instead of a file.
+    #[must_use]
+    pub fn from_arguments(quick: &Quick) -> (Option<Self>, Mistakes) {
+        quick::read(quick)
+    }
+}

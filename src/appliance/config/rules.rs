@@ -1,0 +1,392 @@
+//! The rules of a configuration, wherever it was written: of single values, and between them.
+//!
+//! Not here: reading text (`file`, `quick`), nor anything that asks the machine (`appliance::check`).
+//! Invariant: a [`Config`] leaves here only if no rule was broken.
+
+use super::keys;
+use super::mistake::{Mistakes, Place, Wrong, did_you_mean};
+use super::{Config, Cores, HugePages, Interface, Memory, Mode, Queues, Slot, Text, Workers};
+use crate::limits;
+use crate::protocol::Address;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+/// A value with the key that gave it and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Given<T> {
+    pub value: T,
+    pub key: String,
+    pub place: Place,
+}
+
+/// An interface as it was read; a value that could not be read is missing.
+#[derive(Clone, Debug)]
+pub(super) struct DraftInterface {
+    pub name: Option<Given<String>>,
+    pub mode: Mode,
+    pub queues: Queues,
+}
+
+/// A slot as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct DraftSlot {
+    pub key: String,
+    pub place: Place,
+    pub address: Option<Given<Address>>,
+    pub path: Option<Given<PathBuf>>,
+    pub read_only: bool,
+    pub write_back: Option<Given<bool>>,
+    pub serial: Option<Given<Text<20>>>,
+    pub model: Option<Text<40>>,
+    pub worker: Option<Given<u16>>,
+}
+
+/// Everything that was read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Draft {
+    pub interfaces: Vec<DraftInterface>,
+    pub slots: Vec<DraftSlot>,
+    pub count: Option<Given<u16>>,
+    pub cores: Option<Given<Cores>>,
+    pub spin_us: Option<u16>,
+    pub memory: Memory,
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What to do when there is no interface, or no slot: depends on where they would be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remedies {
+    pub interface: &'static str,
+    pub slot: &'static str,
+}
+
+impl Draft {
+    /// Checks everything between the values and builds the configuration. Without `remedies` it does not ask
+    /// for what is missing: that may stand in the part of a file that could not be parsed.
+    pub fn finish(self, remedies: Option<Remedies>, mistakes: &mut Mistakes) -> Option<Config> {
+        if let Some(remedies) = remedies {
+            if self.interfaces.is_empty() {
+                mistakes.error(None, "", Wrong::new("there is no interface to serve on", remedies.interface));
+            }
+            if self.slots.is_empty() {
+                mistakes.error(None, "", Wrong::new("there is no slot to serve", remedies.slot));
+            }
+        }
+        self.check_duplicates(mistakes);
+        for slot in &self.slots {
+            if let (true, Some(given @ Given { value: true, .. })) = (slot.read_only, &slot.write_back) {
+                mistakes.warning(
+                    Some(&given.place),
+                    &given.key,
+                    Wrong::new("write-back has no effect on a read-only slot", "remove one of the two"),
+                );
+            }
+        }
+        self.check_workers(mistakes);
+        if mistakes.refuse() { None } else { self.build() }
+    }
+
+    fn check_duplicates(&self, mistakes: &mut Mistakes) {
+        let names = self.interfaces.iter().filter_map(|i| i.name.as_ref());
+        twice(names, mistakes, |name, first| {
+            Wrong::new(format!("{name} was named before ({first})"), "name each interface once")
+        });
+        let addresses = self.slots.iter().filter_map(|s| s.address.as_ref());
+        twice(addresses, mistakes, |address, first| {
+            Wrong::new(format!("slot {address} was given before ({first})"), "give each slot its own address")
+        });
+        let paths = self.slots.iter().filter_map(|s| s.path.as_ref());
+        twice(paths, mistakes, |path, first| {
+            let what = format!("{} is served by another slot already ({first})", path.display());
+            Wrong::new(what, "serve each backing once")
+        });
+        let serials = self.slots.iter().filter_map(|s| s.serial.as_ref());
+        twice(serials, mistakes, |serial, first| {
+            let what = format!("serial {serial} belongs to another slot already ({first})");
+            Wrong::new(what, "give each slot its own: multipath takes equal serials for one disk")
+        });
+    }
+
+    fn check_workers(&self, mistakes: &mut Mistakes) {
+        let Some(count) = &self.count else { return };
+        for worker in self.slots.iter().filter_map(|s| s.worker.as_ref()) {
+            if worker.value >= count.value {
+                let what = format!("there is no worker {}: the count is {}", worker.value, count.value);
+                let remedy = format!("use 0 to {}, or raise the count", count.value.saturating_sub(1));
+                mistakes.error(Some(&worker.place), &worker.key, Wrong::new(what, remedy));
+            }
+        }
+        let cores = self.cores.as_ref().map_or(usize::MAX, |c| match &c.value {
+            Cores::All => usize::MAX,
+            Cores::First(n) => usize::from(*n),
+            Cores::These(list) => list.len(),
+        });
+        if cores < usize::from(count.value) {
+            let what = format!("{} workers share {cores} CPUs", count.value);
+            let remedy = "expect less, not more, from it; lower the count or name more cores";
+            mistakes.warning(Some(&count.place), &count.key, Wrong::new(what, remedy));
+        }
+    }
+
+    /// `None` where a value is missing; that has been noted as a mistake by whoever read it.
+    fn build(self) -> Option<Config> {
+        let interfaces = self.interfaces.into_iter().map(|i| {
+            let name = i.name?;
+            Some(Interface { name: name.value, mode: i.mode, queues: i.queues, place: name.place })
+        });
+        let slots = self.slots.into_iter().map(|s| {
+            Some(Slot {
+                address: s.address?.value,
+                path: s.path?.value,
+                read_only: s.read_only,
+                write_back: !s.read_only && s.write_back.is_some_and(|w| w.value),
+                serial: s.serial.map(|s| s.value),
+                model: s.model,
+                worker: s.worker.map(|w| w.value),
+                place: s.place,
+                key: s.key,
+            })
+        });
+        let mut slots = slots.collect::<Option<Vec<Slot>>>()?;
+        slots.sort_by_key(|slot| slot.address);
+        Some(Config {
+            interfaces: interfaces.collect::<Option<_>>()?,
+            slots,
+            workers: Workers {
+                count: self.count.map(|c| c.value),
+                cores: self.cores.map_or(Cores::All, |c| c.value),
+                spin_us: self.spin_us,
+            },
+            memory: self.memory,
+            state_dir: self.state_dir,
+        })
+    }
+}
+
+/// Notes every value that was given before, and says where.
+fn twice<'a, T: Ord + 'a>(
+    given: impl Iterator<Item = &'a Given<T>>,
+    mistakes: &mut Mistakes,
+    say: impl Fn(&T, &str) -> Wrong,
+) {
+    let mut seen: BTreeMap<&T, &Given<T>> = BTreeMap::new();
+    for one in given {
+        if let Some(first) = seen.get(&one.value) {
+            let at = match first.place.line() {
+                Some(line) => format!("line {line}"),
+                None => first.place.to_string(),
+            };
+            mistakes.error(Some(&one.place), &one.key, say(&one.value, &at));
+        } else {
+            seen.insert(&one.value, one);
+        }
+    }
+}
+
+/// `SHELF.SLOT`, without those that initiators cannot reach.
+pub(super) fn address(text: &str) -> Result<Address, Wrong> {
+    let remedy = "write SHELF.SLOT as in \"7.0\": shelf 0-65534 but not 4095, slot 0-254";
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let Some((shelf, slot)) = text.split_once('.').filter(|(a, b)| digits(a) && digits(b)) else {
+        return Err(Wrong::new(format!("'{text}' is no address"), remedy));
+    };
+    let Some(shelf) = shelf.parse::<u16>().ok().filter(|s| !limits::RESERVED_SHELVES.contains(s)) else {
+        let what = match shelf.parse::<u32>() {
+            Ok(4095) => "Linux ignores shelf 4095".to_owned(),
+            Ok(65535) => "shelf 65535 means every shelf".to_owned(),
+            _ => format!("there is no shelf {shelf}"),
+        };
+        return Err(Wrong::new(what, "use a shelf from 0 to 65534 other than 4095"));
+    };
+    let Some(slot) = slot.parse::<u8>().ok().filter(|s| *s <= limits::MAX_SLOT) else {
+        let what = if slot.parse::<u32>() == Ok(255) {
+            "slot 255 means every slot".to_owned()
+        } else {
+            format!("there is no slot {slot}")
+        };
+        return Err(Wrong::new(what, format!("use a slot from 0 to {}", limits::MAX_SLOT)));
+    };
+    Ok(Address { shelf, slot })
+}
+
+/// A name the kernel could have given to an interface (net/core/dev.c, dev_valid_name).
+pub(super) fn interface_name(name: &str) -> Result<String, Wrong> {
+    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(bad) {
+        return Err(Wrong::new(
+            format!("'{}' cannot be the name of an interface", name.escape_debug()),
+            "use a name that `ip link` shows (1 to 15 bytes)",
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// The text of an IDENTIFY field of `N` characters.
+pub(super) fn identify_text<const N: usize>(text: &str) -> Result<Text<N>, Wrong> {
+    let remedy = || format!("use 1 to {N} printable ASCII characters");
+    if text.is_empty() {
+        return Err(Wrong::new("it is empty", remedy()));
+    }
+    if let Some(c) = text.chars().find(|c| !matches!(c, ' '..='~')) {
+        return Err(Wrong::new(format!("'{}' is not printable ASCII", c.escape_debug()), remedy()));
+    }
+    if text.len() > N {
+        return Err(Wrong::new(format!("it has {} characters", text.len()), remedy()));
+    }
+    // The field is filled up with spaces, so those at the ends would not be what initiators show.
+    if text.trim_matches(' ') != text {
+        return Err(Wrong::new("it starts or ends with a space", "remove the space"));
+    }
+    Ok(Text(text.to_owned()))
+}
+
+/// A path; in a file it has to be absolute.
+pub(super) fn absolute(path: &Path) -> Result<(), Wrong> {
+    if path.is_absolute() {
+        Ok(())
+    } else {
+        Err(Wrong::new(
+            format!("'{}' is a relative path, which would depend on where xshelf is started", path.display()),
+            "write it from / on",
+        ))
+    }
+}
+
+/// A number within its range.
+pub(super) fn within<T: TryFrom<i128> + PartialOrd + std::fmt::Display>(
+    number: i128,
+    range: &RangeInclusive<T>,
+) -> Result<T, Wrong> {
+    T::try_from(number).ok().filter(|n| range.contains(n)).ok_or_else(|| {
+        let remedy = format!("use {} to {}", range.start(), range.end());
+        Wrong::new(format!("{number} is out of range"), remedy)
+    })
+}
+
+/// One word out of several.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&'static str, T)]) -> Result<T, Wrong> {
+    if let Some((_, value)) = words.iter().find(|(w, _)| *w == text) {
+        return Ok(*value);
+    }
+    let list: Vec<String> = words.iter().map(|(w, _)| format!("\"{w}\"")).collect();
+    let remedy = match did_you_mean(text, words.iter().map(|(w, _)| *w)) {
+        Some(near) => format!("did you mean \"{near}\"? It is one of {}", list.join(", ")),
+        None => format!("use one of {}", list.join(", ")),
+    };
+    Err(Wrong::new(format!("'{text}' is not known here"), remedy))
+}
+
+/// The words for [`Mode`].
+pub(super) const MODES: [(&str, Mode); 4] = [
+    ("auto", Mode::Auto),
+    ("zero-copy", Mode::ZeroCopy),
+    ("native", Mode::Native),
+    ("generic", Mode::Generic),
+];
+
+/// The words for [`HugePages`].
+pub(super) const HUGE_PAGES: [(&str, HugePages); 3] =
+    [("try", HugePages::Try), ("require", HugePages::Require), ("never", HugePages::Never)];
+
+/// Queues from a number of them.
+pub(super) fn first_queues(number: i128) -> Result<Queues, Wrong> {
+    within(number, &(1..=QUEUES.end() + 1)).map(Queues::First)
+}
+
+/// Queues from text: `all` or a list.
+pub(super) fn queues(text: &str) -> Result<Queues, Wrong> {
+    if text == "all" {
+        return Ok(Queues::All);
+    }
+    match super::numbers::parse_list(text, "queue", &QUEUES) {
+        Ok(list) => Ok(Queues::These(list)),
+        Err(wrong) if text.bytes().any(|b| b.is_ascii_digit()) => Err(wrong),
+        Err(wrong) => Err(Wrong::new(wrong.what, "write \"all\", a number, or a list as \"0-3,6\"")),
+    }
+}
+
+/// Queue numbers that can be asked for.
+pub(super) const QUEUES: RangeInclusive<u16> = 0..=4095;
+
+/// Cores from a number of them.
+pub(super) fn first_cores(number: i128) -> Result<Cores, Wrong> {
+    within(number, &(1..=keys::CPUS.end() + 1)).map(Cores::First)
+}
+
+/// Cores from a list.
+pub(super) fn cores(text: &str) -> Result<Cores, Wrong> {
+    super::numbers::parse_list(text, "CPU", &keys::CPUS).map(Cores::These)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn addresses_that_initiators_cannot_reach_are_refused() {
+        assert_eq!(address("7.0"), Ok(Address { shelf: 7, slot: 0 }));
+        assert_eq!(address("65534.254"), Ok(Address { shelf: 65534, slot: 254 }));
+        for (bad, says) in [
+            ("4095.0", "shelf 4095"),
+            ("65535.0", "every shelf"),
+            ("65536.0", "no shelf 65536"),
+            ("7.255", "every slot"),
+            ("7.256", "no slot 256"),
+            ("7", "no address"),
+            ("7.", "no address"),
+            ("e7.0", "no address"),
+            ("+7.0", "no address"),
+            ("7.0.0", "no address"),
+            ("99999999999999999999.0", "no shelf"),
+        ] {
+            let wrong = address(bad).unwrap_err();
+            assert!(wrong.what.contains(says), "{bad}: {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn identify_texts_fit_their_field() {
+        assert!(identify_text::<20>(&"x".repeat(20)).is_ok());
+        for bad in ["", &"x".repeat(21), "ü", "a\tb", " a", "a "] {
+            assert!(identify_text::<20>(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn interface_names_are_those_of_the_kernel() {
+        for good in ["eth0", "enp3s0f1np1", "a", "x.100", "123456789012345"] {
+            assert!(interface_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a:1", "1234567890123456", "a\n"] {
+            assert!(interface_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_suggested() {
+        assert_eq!(word("native", &MODES), Ok(Mode::Native));
+        let wrong = word("zerocopy", &MODES).unwrap_err();
+        assert!(wrong.remedy.starts_with("did you mean \"zero-copy\"?"), "{wrong:?}");
+        assert!(word("fast", &MODES).unwrap_err().remedy.starts_with("use one of \"auto\""));
+    }
+
+    #[test]
+    fn queues_are_all_or_some() {
+        assert_eq!(queues("all"), Ok(Queues::All));
+        assert_eq!(queues("0-1,3"), Ok(Queues::These(vec![0, 1, 3])));
+        assert!(queues("every").unwrap_err().remedy.contains("all"));
+        assert_eq!(first_queues(4), Ok(Queues::First(4)));
+        assert!(first_queues(0).is_err() && first_queues(-1).is_err() && first_queues(4097).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_accepted_address_is_one_that_the_protocol_accepts(text in "[0-9.]{0,12}") {
+            if let Ok(ours) = address(&text) {
+                prop_assert_eq!(text.parse::<Address>(), Ok(ours));
+            }
+        }
+    }
+}
