@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(assembler.delivered(), 0);
         let (step, torn) = torn_indices(&region, &mut assembler, (addresses[1], 4096, false));
         let Step::Frame(frame) = step else { panic!("{step:?}") };
-        assert_eq!(torn, []);
+        assert!(torn.is_empty());
         assert_eq!(frame.queue, QueueId(7));
         assert_eq!(frame.len(), 3620 + 10 + 4096);
         assert_eq!((frame.head.chunk.index(), frame.head.offset, frame.head.len), (2, 476, 3620));

@@ -192,6 +192,7 @@ impl Slot {
     fn decide_config(
         &self,
         request: &Admitted,
+        path: &Path,
         frame: &[u8],
         have: usize,
     ) -> Result<ConfigCommand, ConfigRefusal> {
