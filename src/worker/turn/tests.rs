@@ -1,1 +1,652 @@
+use super::*;
+use crate::frame::{Layout, Region, WorkerShare, leaked};
+use crate::net::memory::{Dropped, MemoryConfig, MemoryQueue, Transmission, Wire};
+use crate::protocol::Mac;
+use crate::shelf::{Routes, SlotFacts};
+use crate::storage::memory::{Fault, MemoryStorage, Schedule};
+use crate::worker::{Port, QueuePlace, SlotPlan, WorkerPost};
+use proptest::prelude::*;
 
+type TestWorker = Worker<MemoryQueue, MemoryStorage>;
+
+const HOST: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+const SECTORS: usize = 64;
+
+fn mac(port: u16) -> Mac {
+    Mac([2, 0, 0, 0, 1, port as u8])
+}
+
+/// The sector that a fresh disk of this slot holds at `lba`.
+fn fresh(slot: u8, lba: usize) -> Vec<u8> {
+    (0..512).map(|i| (lba * 31 + i + usize::from(slot) * 7) as u8).collect()
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    /// Queues, each with its port and its worker.
+    queues: Vec<(u16, u16)>,
+    workers: u16,
+    /// Owners of the slots 7.0, 7.1, ...
+    slots: Vec<u16>,
+    receive: u32,
+    runs: u32,
+    own: u32,
+    pieces: usize,
+    sectors: u8,
+    net: MemoryConfig,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            queues: vec![(0, 0)],
+            workers: 1,
+            slots: vec![0],
+            receive: 64,
+            runs: 8,
+            own: 8,
+            pieces: 3,
+            sectors: 16,
+            net: MemoryConfig { fill: 32, rx: 32, tx: 32, completion: 32, ..MemoryConfig::default() },
+        }
+    }
+}
+
+struct World {
+    shared: Arc<Shared>,
+    workers: Vec<TestWorker>,
+    wires: Vec<Wire>,
+    counters: Vec<Arc<Counters>>,
+    leaked_before: u64,
+}
+
+impl World {
+    fn new(shape: &Shape) -> Self {
+        let shares: Vec<WorkerShare> = (0..shape.workers)
+            .map(|w| WorkerShare {
+                receive: (0u16..)
+                    .zip(&shape.queues)
+                    .filter(|(_, q)| q.1 == w)
+                    .map(|(i, _)| (QueueId(i), shape.receive))
+                    .collect(),
+                runs: shape.runs,
+                own: shape.own,
+            })
+            .collect();
+        let layout = Layout::plan(&shares).unwrap();
+        let region = Arc::new(Region::heap(layout.chunks()));
+        let address = |i: usize| Address { shelf: 7, slot: i as u8 };
+        let routes =
+            Routes::new(shape.slots.iter().enumerate().map(|(i, &w)| (address(i), WorkerId(w)))).unwrap();
+        let ports = shape.queues.iter().map(|q| q.0).max().unwrap() + 1;
+        let chunks = layout.chunks();
+        let shared = Arc::new(Shared {
+            region: Arc::clone(&region),
+            layout,
+            ports: (0..ports)
+                .map(|p| Port {
+                    name: format!("p{p}"),
+                    mac: mac(p),
+                    sectors: shape.sectors,
+                    pieces: shape.pieces,
+                })
+                .collect(),
+            queues: shape
+                .queues
+                .iter()
+                .map(|&(p, w)| QueuePlace { port: PortId(p), worker: WorkerId(w) })
+                .collect(),
+            routes,
+            posts: (0..shape.workers).map(|_| WorkerPost::for_chunks(chunks).unwrap()).collect(),
+        });
+        let (queues, wires): (Vec<_>, Vec<_>) = (0u16..)
+            .zip(&shape.queues)
+            .map(|(i, _)| MemoryQueue::new(QueueId(i), Arc::clone(&region), shape.net))
+            .unzip();
+        let mut queues: Vec<Option<MemoryQueue>> = queues.into_iter().map(Some).collect();
+        let mut workers = Vec::new();
+        let mut counters = Vec::new();
+        for w in 0..shape.workers {
+            let mut storage = MemoryStorage::new(Arc::clone(&region), 256);
+            let mut slots = Vec::new();
+            for (i, _) in shape.slots.iter().enumerate().filter(|(_, owner)| **owner == w) {
+                let disk = (0..SECTORS).flat_map(|lba| fresh(i as u8, lba)).collect();
+                let facts = SlotFacts {
+                    address: address(i),
+                    vlan: 0,
+                    sectors: SECTORS as u64,
+                    read_only: false,
+                    write_cache: false,
+                    rotational: false,
+                    physical_block: 512,
+                    serial: "S".parse().unwrap(),
+                    model: "M".parse().unwrap(),
+                    firmware: "F".parse().unwrap(),
+                    config_string: Vec::new(),
+                };
+                slots.push(SlotPlan { facts, file: storage.add(disk) });
+            }
+            let ours = queues
+                .iter_mut()
+                .zip(&shape.queues)
+                .filter(|(_, q)| q.1 == w)
+                .filter_map(|(queue, _)| queue.take())
+                .collect();
+            let counter = Arc::new(Counters::default());
+            let plan =
+                Plan { id: WorkerId(w), shared: Arc::clone(&shared), slots, counters: Arc::clone(&counter) };
+            workers.push(Worker::new(plan, ours, storage).unwrap());
+            counters.push(counter);
+        }
+        Self { shared, workers, wires, counters, leaked_before: leaked() }
+    }
+
+    fn turn(&mut self) -> bool {
+        let mut busy = false;
+        for worker in &mut self.workers {
+            busy |= worker.turn();
+        }
+        self.conserved();
+        busy
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let busy = self.turn();
+            let idle = self.workers.iter().all(Worker::is_idle);
+            if !busy && idle && self.shared.posts.iter().all(|post| post.pending() == 0) {
+                return;
+            }
+        }
+        panic!("the workers do not come to rest");
+    }
+
+    /// The master invariant, whenever no message is on its way between workers.
+    fn conserved(&self) {
+        if self.shared.posts.iter().all(|post| post.pending() == 0) {
+            let all: usize = self.workers.iter().map(|w| w.census().total()).sum();
+            assert_eq!(all, self.shared.layout.used());
+        }
+        assert_eq!(self.total(Counter::Defects), 0);
+        assert_eq!(leaked(), self.leaked_before);
+    }
+
+    fn total(&self, counter: Counter) -> u64 {
+        self.counters.iter().map(|c| c.get(counter)).sum()
+    }
+
+    /// Every frame and every request of our own has ended, in exactly one way.
+    fn accounted(&self) {
+        let came = [Counter::Received, Counter::HandedOver, Counter::WildcardRequests];
+        let came: u64 = came.iter().map(|&c| self.total(c)).sum();
+        let ended: u64 = Counter::ENDS.iter().map(|&c| self.total(c)).sum();
+        assert_eq!(came, ended);
+    }
+
+    fn send(&mut self, queue: usize, frame: &[u8]) {
+        self.wires[queue].inject(frame).unwrap();
+    }
+
+    fn replies(&mut self, queue: usize) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.wires[queue].take()).collect()
+    }
+
+    /// One frame in on queue 0, and the frames that come out there.
+    fn ask(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+        self.send(0, frame);
+        self.settle();
+        self.accounted();
+        self.replies(0)
+    }
+
+    fn disk(&mut self, worker: usize, file: u16) -> Vec<u8> {
+        self.workers[worker].storage_mut().disk(FileId(file)).to_vec()
+    }
+}
+
+fn header(to: Mac, slot: u8, command: u8, tag: u32) -> Vec<u8> {
+    let mut f = to.0.to_vec();
+    f.extend(HOST);
+    f.extend([0x88, 0xa2, 0x10, 0, 0, 7, slot, command]);
+    f.extend(tag.to_be_bytes());
+    f
+}
+
+fn ata(slot: u8, tag: u32, opcode: u8, lba: usize, count: u8, data: &[u8]) -> Vec<u8> {
+    let mut f = header(mac(0), slot, 0, tag);
+    f.extend([0x40, 0, count, opcode]);
+    f.extend(&(lba as u64).to_le_bytes()[..6]);
+    f.extend([0, 0]);
+    f.extend(data);
+    f
+}
+
+fn read(slot: u8, tag: u32, lba: usize, count: u8) -> Vec<u8> {
+    ata(slot, tag, 0x24, lba, count, &[])
+}
+
+fn write(slot: u8, tag: u32, lba: usize, data: &[u8]) -> Vec<u8> {
+    ata(slot, tag, 0x34, lba, (data.len() / 512) as u8, data)
+}
+
+fn tag_of(frame: &[u8]) -> u32 {
+    u32::from_be_bytes(frame[20..24].try_into().unwrap())
+}
+
+fn data(seed: u8, sectors: usize) -> Vec<u8> {
+    (0..sectors * 512).map(|i| (i / 512 * 13 + i) as u8 ^ seed).collect()
+}
+
+#[test]
+fn reads_of_every_size_come_back_whole_and_uncopied() {
+    let mut world = World::new(&Shape::default());
+    for count in 1..=16u8 {
+        let replies = world.ask(&read(0, u32::from(count), 3, count));
+        assert_eq!(replies.len(), 1, "{count} sectors");
+        let reply = &replies[0];
+        assert_eq!(reply.len(), 36 + 512 * usize::from(count));
+        assert_eq!(reply[..6], HOST);
+        assert_eq!(reply[14], 0x18);
+        assert_eq!(reply[24..28], [0x40, 0, 0, 0x40]);
+        let want: Vec<u8> = (3..3 + usize::from(count)).flat_map(|lba| fresh(0, lba)).collect();
+        assert!(reply[36..] == want, "{count} sectors");
+    }
+    assert_eq!(world.total(Counter::Copies), 0);
+}
+
+#[test]
+fn writes_are_copied_only_when_spread_over_chunks() {
+    let mut world = World::new(&Shape::default());
+    for count in 1..=16usize {
+        let bytes = data(count as u8, count);
+        let replies = world.ask(&write(0, count as u32, 5, &bytes));
+        assert_eq!(replies.len(), 1);
+        assert_eq!(replies[0].len(), 60, "padded");
+        assert_eq!(replies[0][24..28], [0x40, 0, 0, 0x40]);
+        assert!(replies[0][36..].iter().all(|&b| b == 0), "no old data in the padding");
+        let disk = world.disk(0, 0);
+        assert!(disk[5 * 512..][..bytes.len()] == bytes, "{count} sectors");
+        assert!(disk[(5 + count) * 512..][..512] == fresh(0, 5 + count));
+        assert_eq!(world.total(Counter::Copies), count.saturating_sub(7) as u64);
+    }
+}
+
+#[test]
+fn a_tagged_frame_takes_the_path_for_misaligned_data() {
+    let mut world = World::new(&Shape::default());
+    let tag = |mut frame: Vec<u8>| {
+        frame.splice(12..12, [0x81, 0, 0xa0, 0]);
+        frame
+    };
+    let bytes = data(9, 2);
+    let reply = &world.ask(&tag(write(0, 1, 7, &bytes)))[0];
+    assert_eq!(reply[12..19], [0x81, 0, 0xa0, 0, 0x88, 0xa2, 0x18]);
+    assert_eq!(world.total(Counter::Copies), 1);
+    let reply = &world.ask(&tag(read(0, 2, 7, 2)))[0];
+    assert_eq!(reply.len(), 40 + 1024);
+    assert!(reply[40..] == bytes);
+    assert_eq!(world.total(Counter::Copies), 1, "a read goes by way of a run, uncopied");
+}
+
+#[test]
+fn a_rung_without_fragments_sends_one_piece() {
+    let mut world = World::new(&Shape { pieces: 1, sectors: 4, ..Shape::default() });
+    let mut tagged = read(0, 2, 7, 4);
+    tagged.splice(12..12, [0x81, 0, 0, 0]);
+    let reply = &world.ask(&tagged)[0];
+    assert_eq!(reply.len(), 40 + 2048);
+    assert!(reply[40..552] == fresh(0, 7));
+    assert_eq!(world.total(Counter::Copies), 1);
+    let reply = &world.ask(&read(0, 3, 7, 4))[0];
+    assert!(reply[36..548] == fresh(0, 7));
+    assert_eq!(world.total(Counter::Copies), 1, "aligned, so in place");
+}
+
+#[test]
+fn a_read_may_itself_be_long() {
+    // Linux's path probe sends READ with payload over several chunks.
+    let mut world = World::new(&Shape::default());
+    let replies = world.ask(&ata(0, 1, 0x24, 0, 1, &vec![0x5a; 8192]));
+    assert_eq!(replies[0].len(), 548);
+    assert!(replies[0][36..] == fresh(0, 0));
+}
+
+#[test]
+fn a_frame_of_too_many_pieces_is_dropped_and_counted() {
+    let net = MemoryConfig { capacity: 600, ..Shape::default().net };
+    let mut world = World::new(&Shape { net, ..Shape::default() });
+    assert!(world.ask(&ata(0, 1, 0x24, 0, 1, &vec![0; 4000])).is_empty());
+    assert_eq!(world.total(Counter::DropOversized), 1);
+    assert_eq!(world.ask(&read(0, 2, 0, 1)).len(), 1, "the next one is served");
+}
+
+#[test]
+fn a_wildcard_is_answered_once_for_every_slot_of_every_worker() {
+    let shape = Shape {
+        queues: vec![(0, 0), (1, 1)],
+        workers: 3,
+        slots: vec![0, 1, 2, 0, 1, 2, 2],
+        own: 1,
+        ..Shape::default()
+    };
+    let mut world = World::new(&shape);
+    let mut query = header(Mac::BROADCAST, 0xff, 1, 0);
+    query[16..18].fill(0xff);
+    query.resize(32, 0);
+    let replies = world.ask(&query);
+    let mut slots: Vec<u8> = replies.iter().map(|r| r[18]).collect();
+    slots.sort_unstable();
+    assert_eq!(slots, [0, 1, 2, 3, 4, 5, 6]);
+    for reply in &replies {
+        assert_eq!((reply.len(), &reply[..6], &reply[6..12]), (60, &HOST[..], &mac(0).0[..]));
+        assert_eq!(reply[16..18], [0, 7], "the real shelf");
+        assert_eq!(reply[28], 16);
+    }
+    assert!(world.replies(1).is_empty(), "the answer leaves by the port of arrival");
+    // Half a wildcard, and IDENTIFY as WinAoE sends it; another shelf is not ours.
+    query[16..18].copy_from_slice(&[0, 7]);
+    assert_eq!(world.ask(&query).len(), 7);
+    query[16..18].copy_from_slice(&[0, 8]);
+    assert!(world.ask(&query).is_empty());
+    let mut identify = ata(0xff, 3, 0xec, 0, 1, &[]);
+    identify[16..18].fill(0xff);
+    assert!(world.ask(&identify).iter().all(|r| r.len() == 548));
+    // A read of all slots is a read of each; a write is refused.
+    let mut everything = read(0xff, 4, 2, 9);
+    everything[16..18].fill(0xff);
+    let replies = world.ask(&everything);
+    assert_eq!(replies.len(), 7);
+    for reply in replies {
+        assert!(reply[36..548] == fresh(reply[18], 2));
+    }
+    let mut overwrite = write(0xff, 5, 0, &data(1, 1));
+    overwrite[16..18].fill(0xff);
+    assert!(world.ask(&overwrite).is_empty());
+    assert_eq!(world.total(Counter::DropWildcard), 7);
+    assert_eq!(world.total(Counter::Writes), 0);
+}
+
+#[test]
+fn a_worker_without_a_queue_serves_its_slots_by_hand_off() {
+    let mut world = World::new(&Shape { workers: 2, slots: vec![1, 1], ..Shape::default() });
+    let bytes = data(3, 16);
+    assert_eq!(world.ask(&write(1, 1, 0, &bytes)).len(), 1);
+    let reply = &world.ask(&read(1, 2, 0, 16))[0];
+    assert!(reply[36..] == bytes);
+    assert_eq!(world.total(Counter::HandedOver), 2);
+    assert_eq!(world.counters[1].get(Counter::Replies), 2, "the owner answered");
+}
+
+#[test]
+fn the_reply_leaves_by_the_port_of_arrival() {
+    let shape = Shape { queues: vec![(0, 0), (1, 1)], workers: 2, slots: vec![0, 1], ..Shape::default() };
+    let mut world = World::new(&shape);
+    let mut frame = read(0, 1, 0, 1);
+    frame[..6].copy_from_slice(&mac(1).0);
+    world.send(1, &frame);
+    world.settle();
+    assert!(world.replies(0).is_empty());
+    let replies = world.replies(1);
+    assert_eq!(replies.len(), 1);
+    assert_eq!(replies[0][6..12], mac(1).0);
+}
+
+#[test]
+fn every_slot_is_announced_on_every_port() {
+    let shape =
+        Shape { queues: vec![(0, 0), (1, 0)], workers: 2, slots: vec![0, 1, 1], own: 2, ..Shape::default() };
+    let mut world = World::new(&shape);
+    for post in &world.shared.posts {
+        post.command(Control::Announce).unwrap();
+    }
+    world.settle();
+    for port in 0..2 {
+        let mut slots: Vec<u8> = world
+            .replies(usize::from(port))
+            .iter()
+            .map(|f| {
+                assert_eq!(f[..6], [0xff; 6]);
+                assert_eq!(f[6..12], mac(port).0);
+                assert_eq!((f[14], tag_of(f), f.len()), (0x18, 0, 60));
+                f[18]
+            })
+            .collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [0, 1, 2], "port {port}");
+    }
+    assert_eq!(world.total(Counter::Announcements), 6);
+}
+
+#[test]
+fn a_late_duplicate_write_cannot_undo_a_newer_one() {
+    let mut world = World::new(&Shape::default());
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    let (old, new) = (data(1, 2), data(2, 2));
+    // The write, its copy under a new tag, the newer write: all at the disk at once if nothing held them back.
+    for (tag, bytes) in [(1, &old), (2, &old), (3, &new)] {
+        world.send(0, &write(0, tag, 10, bytes));
+    }
+    world.send(0, &read(0, 4, 11, 1));
+    let mut tags = Vec::new();
+    for _ in 0..20 {
+        world.turn();
+        // The disk ends the newest job first.
+        let newest = world.workers[0].storage_mut().waiting().last();
+        if let Some(ticket) = newest {
+            assert!(world.workers[0].storage_mut().release_ticket(ticket));
+        }
+        tags.extend(world.replies(0).iter().map(|r| tag_of(r)));
+    }
+    assert_eq!(tags, [1, 2, 3, 4]);
+    let disk = world.disk(0, 0);
+    assert!(disk[10 * 512..12 * 512] == new);
+    assert_eq!(world.total(Counter::Parked), 3);
+    world.settle();
+    world.accounted();
+}
+
+#[test]
+fn what_the_disk_fails_is_an_ata_status() {
+    for (verb, frame, failure, want) in [
+        (Verb::Read, read(0, 1, 0, 1), Failure::Errno(libc::EIO), [0x40, 1, 0x41]),
+        (Verb::Read, read(0, 1, 0, 16), Failure::Short, [0x40, 16, 0x41]),
+        (Verb::Read, read(0, 1, 0, 1), Failure::Errno(libc::ENODEV), [0x04, 1, 0x61]),
+        (Verb::Write, write(0, 1, 0, &data(1, 1)), Failure::Errno(libc::EIO), [0x04, 1, 0x61]),
+        (Verb::Write, write(0, 1, 0, &data(1, 9)), Failure::Errno(libc::ENOSPC), [0x04, 9, 0x61]),
+        (Verb::Flush, ata(0, 1, 0xe7, 0, 0, &[]), Failure::Errno(libc::EIO), [0x04, 0, 0x61]),
+    ] {
+        let mut world = World::new(&Shape::default());
+        world.workers[0].storage_mut().fail(FileId(0), verb, Fault::once(failure));
+        let replies = world.ask(&frame);
+        assert_eq!(replies.len(), 1);
+        let reply = &replies[0];
+        assert_eq!(
+            (reply.len(), reply[14], reply[25..28].to_vec()),
+            (60, 0x18, want.to_vec()),
+            "{verb:?} {failure}"
+        );
+        // After a failed flush or write nothing is promised durable any more; a full disk is no damage.
+        let broken = verb != Verb::Read && failure != Failure::Errno(libc::ENOSPC);
+        let status = world.ask(&write(0, 2, 0, &data(1, 1)))[0][27];
+        assert_eq!(status, if broken { 0x61 } else { 0x40 }, "{verb:?} {failure}");
+        let status = world.ask(&ata(0, 3, 0xea, 0, 0, &[]))[0][27];
+        assert_eq!(
+            status,
+            if broken { 0x61 } else { 0x40 },
+            "a later flush is not success: {verb:?} {failure}"
+        );
+        assert_eq!(world.ask(&read(0, 4, 0, 1))[0][27], 0x40, "reads go on");
+    }
+}
+
+#[test]
+fn scarcity_drops_and_counts_and_recovers() {
+    let shape = Shape { receive: 24, runs: 2, ..Shape::default() };
+    let mut world = World::new(&shape);
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    for tag in 0..5 {
+        world.send(0, &read(0, tag, 0, 16));
+        world.turn();
+    }
+    assert_eq!(world.total(Counter::DropRuns), 3);
+    world.workers[0].storage_mut().schedule(Schedule::InOrder);
+    world.workers[0].storage_mut().release(usize::MAX);
+    world.settle();
+    assert_eq!(world.replies(0).len(), 2);
+    assert_eq!(world.ask(&read(0, 9, 0, 16)).len(), 1);
+}
+
+#[test]
+fn a_full_storage_is_tried_again() {
+    let mut world = World::new(&Shape::default());
+    world.workers[0].storage_mut().set_capacity(1);
+    for tag in 0..8 {
+        world.send(0, &read(0, tag, tag as usize, 1));
+    }
+    world.settle();
+    assert_eq!(world.replies(0).len(), 8);
+}
+
+#[test]
+fn a_port_that_does_not_transmit_holds_the_frames_back() {
+    let mut world = World::new(&Shape::default());
+    world.wires[0].set_transmission(Transmission::Refused);
+    for tag in 0..8 {
+        world.send(0, &read(0, tag, 0, 16));
+        world.turn();
+    }
+    assert!(world.replies(0).is_empty());
+    assert!(!world.workers[0].is_idle());
+    assert!(world.workers[0].restless(), "never sleep on frames the kernel did not take");
+    world.wires[0].set_transmission(Transmission::Budget(2));
+    world.settle();
+    assert_eq!(world.replies(0).len(), 8);
+    world.accounted();
+}
+
+/// One step of a random run.
+#[derive(Clone, Debug)]
+enum Step {
+    Read { slot: u8, lba: usize, count: u8, queue: usize },
+    Write { slot: u8, lba: usize, count: u8, queue: usize, seed: u8 },
+    Flush { slot: u8, queue: usize },
+    Query { queue: usize },
+    Junk { bytes: Vec<u8>, queue: usize },
+    Turn { worker: usize },
+    Schedule { worker: usize, schedule: u8 },
+    Transmit { queue: usize, how: u8 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let queue = 0..2usize;
+    prop_oneof![
+        4 => (0..5u8, 0..70usize, 0..18u8, queue.clone())
+            .prop_map(|(slot, lba, count, queue)| Step::Read { slot, lba, count, queue }),
+        4 => (0..5u8, 0..70usize, 1..17u8, queue.clone(), any::<u8>())
+            .prop_map(|(slot, lba, count, queue, seed)| Step::Write { slot, lba, count, queue, seed }),
+        1 => (0..5u8, queue.clone()).prop_map(|(slot, queue)| Step::Flush { slot, queue }),
+        1 => queue.clone().prop_map(|queue| Step::Query { queue }),
+        1 => (proptest::collection::vec(any::<u8>(), 0..100), queue.clone())
+            .prop_map(|(bytes, queue)| Step::Junk { bytes, queue }),
+        8 => (0..3usize).prop_map(|worker| Step::Turn { worker }),
+        1 => (0..3usize, 0..3u8).prop_map(|(worker, schedule)| Step::Schedule { worker, schedule }),
+        1 => (queue, 0..3u8).prop_map(|(queue, how)| Step::Transmit { queue, how }),
+    ]
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    (4..40u32, 1..6u32, 1..4u32, 2..16usize, 3..16usize, prop_oneof![Just(3usize), Just(1)]).prop_map(
+        |(receive, runs, own, fill, tx, pieces)| Shape {
+            queues: vec![(0, 0), (1, 1)],
+            workers: 3,
+            slots: vec![0, 1, 2, 2],
+            receive,
+            runs,
+            own,
+            pieces,
+            sectors: if pieces == 1 { 4 } else { 16 },
+            net: MemoryConfig { fill, rx: 16, tx, completion: tx, ..MemoryConfig::default() },
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// Whatever arrives in whatever order, with rings and pools as small as they get: chunks are conserved, every
+    /// frame ends once, no request is answered twice, and all comes to rest.
+    #[test]
+    fn nothing_is_lost_and_nothing_doubled(shape in shapes(), steps in proptest::collection::vec(step(), 1..250)) {
+        let mut world = World::new(&shape);
+        let mut answered = std::collections::HashMap::new();
+        let mut asked = std::collections::HashMap::new();
+        let deliver = |world: &mut World, queue: usize, mut frame: Vec<u8>| {
+            if frame.len() >= 6 {
+                frame[..6].copy_from_slice(&mac(queue as u16).0);
+            }
+            match world.wires[queue].inject(&frame) {
+                Ok(()) => true,
+                Err(Dropped::FillEmpty | Dropped::RxFull | Dropped::Down) => false,
+            }
+        };
+        for (i, step) in steps.into_iter().enumerate() {
+            let tag = i as u32 + 1;
+            let delivered = match step {
+                Step::Read { slot, lba, count, queue } => deliver(&mut world, queue, read(slot, tag, lba, count)),
+                Step::Write { slot, lba, count, queue, seed } => {
+                    deliver(&mut world, queue, write(slot, tag, lba, &data(seed, usize::from(count))))
+                }
+                Step::Flush { slot, queue } => deliver(&mut world, queue, ata(slot, tag, 0xea, 0, 0, &[])),
+                Step::Query { queue } => {
+                    let mut query = header(mac(0), 0xff, 1, tag);
+                    query.resize(32, 0);
+                    deliver(&mut world, queue, query)
+                }
+                Step::Junk { bytes, queue } => {
+                    deliver(&mut world, queue, bytes);
+                    false
+                }
+                Step::Turn { worker } => {
+                    world.workers[worker].turn();
+                    false
+                }
+                Step::Schedule { worker, schedule } => {
+                    let schedule = [Schedule::InOrder, Schedule::Reversed, Schedule::Held][usize::from(schedule)];
+                    world.workers[worker].storage_mut().schedule(schedule);
+                    false
+                }
+                Step::Transmit { queue, how } => {
+                    let how = [Transmission::Open, Transmission::Budget(1), Transmission::Refused][usize::from(how)];
+                    world.wires[queue].set_transmission(how);
+                    false
+                }
+            };
+            if delivered {
+                asked.insert(tag, ());
+            }
+            world.conserved();
+        }
+        // Faults heal, and everything comes to rest.
+        for worker in &mut world.workers {
+            worker.storage_mut().schedule(Schedule::InOrder);
+            worker.storage_mut().release(usize::MAX);
+        }
+        for wire in &mut world.wires {
+            wire.set_transmission(Transmission::Open);
+        }
+        world.settle();
+        world.accounted();
+        for queue in 0..2 {
+            for reply in world.replies(queue) {
+                prop_assert_eq!(&reply[..6], &HOST[..]);
+                prop_assert_eq!(&reply[6..12], &mac(queue as u16).0[..]);
+                let tag = tag_of(&reply);
+                prop_assert!(asked.contains_key(&tag), "an answer to nothing");
+                let twice = answered.insert((tag, reply[18]), ());
+                prop_assert!(twice.is_none(), "tag {} answered twice by slot {}", tag, reply[18]);
+            }
+        }
+        let invalid: u64 = world.wires.iter().map(|w| w.counts().invalid).sum();
+        prop_assert_eq!(invalid, 0);
+    }
+}
