@@ -190,7 +190,14 @@ for group in "${groups[@]}"; do
         status=0
         arguments=()
         [ "$group" = vm-all ] || arguments=(--quick)
-        tests/vm/run.sh "${arguments[@]}" </dev/null 2>&1 | tee "$logs/$group.log" || status=$?
+        # The binary of this tree as it is now, not whatever an older release build left.
+        if deploy/cargo build --locked >"$logs/vm-build.log" 2>&1 </dev/null; then
+            XSHELF_BIN=${logs%/test-logs}/debug/xshelf \
+                tests/vm/run.sh "${arguments[@]}" </dev/null 2>&1 | tee "$logs/$group.log" || status=$?
+        else
+            tail -n 60 "$logs/vm-build.log" | tee "$logs/$group.log"
+            status=1
+        fi
         closing_line "virtual machines" "$logs/$group.log" "$status"
         ;;
     bare)
