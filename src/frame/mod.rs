@@ -87,7 +87,6 @@ impl Run {
     }
 
     /// Takes the run apart, for transmission: each half comes home on its own and [`RunPool`] joins them again.
-    #[must_use]
     pub fn split(self) -> [Chunk; limits::RUN_CHUNKS] {
         self.0
     }

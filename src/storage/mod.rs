@@ -99,3 +99,10 @@ pub trait Storage {
     /// Jobs accepted and not yet reaped.
     fn in_flight(&self) -> usize;
 }
+
+/// A storage that can put its worker to sleep.
+pub trait Sleep {
+    /// Sleeps until a completion, a descriptor that is watched, or the end of `timeout`. Returns at once when
+    /// completions are there already.
+    fn sleep(&mut self, timeout: std::time::Duration) -> Woken;
+}

@@ -10,11 +10,13 @@ mod lane;
 mod post;
 mod requests;
 mod sync;
+mod thread;
 mod turn;
 
 pub use bell::Ringer;
 pub use counters::{Counter, Counters};
 pub use post::{Mail, Post};
+pub use thread::{Crew, Ended, Report, Seat, SpawnError};
 pub use turn::{Census, Worker};
 
 use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerId};
@@ -150,6 +152,8 @@ impl Homecoming {
 pub enum Control {
     /// Announce every slot on every port.
     Announce,
+    /// The end is near: look often for what still has to come home.
+    Drain,
     /// End.
     Exit,
 }

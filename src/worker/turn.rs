@@ -74,12 +74,23 @@ struct Core<Q: Queue, S: Storage> {
     announcements: VecDeque<(usize, PortId)>,
     /// Posts that got something this turn.
     to_ring: Vec<bool>,
+    draining: bool,
     exit: bool,
     // Kept between turns for their memory only.
     received: Vec<Frame>,
     torn: Vec<Chunk>,
     reclaimed: Vec<Chunk>,
     done: Vec<Done>,
+}
+
+/// A command for the disk, as a slot decided it.
+struct Asked<'a> {
+    admitted: &'a Admitted,
+    /// Number of the slot with this worker.
+    slot: u16,
+    wildcard: bool,
+    io: Io,
+    ata: Ata,
 }
 
 impl<Q: Queue, S: Storage> Worker<Q, S> {
@@ -119,6 +130,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             wildcards: VecDeque::with_capacity(limits::WILDCARDS),
             announcements: VecDeque::new(),
             to_ring: vec![false; shared.posts.len()],
+            draining: false,
             exit: false,
             received: Vec::with_capacity(limits::RX_BATCH),
             torn: Vec::new(),
@@ -158,6 +170,12 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             && core.announcements.is_empty()
             && core.storage.in_flight() == 0
             && core.lanes.iter().all(|lane| lane.waiting() == 0 && lane.queue.lent().transmit == 0)
+    }
+
+    /// Whether the appliance is about to end us.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.core.draining
     }
 
     /// Whether the appliance has told us to end.
@@ -277,6 +295,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                         self.announcements.extend((0..self.slots.len()).map(|slot| (slot, PortId(port))));
                     }
                 }
+                Mail::Command(Control::Drain) => self.draining = true,
                 Mail::Command(Control::Exit) => self.exit = true,
             }
         }
@@ -474,21 +493,15 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 self.counters.count(Counter::Replies);
                 self.send(shared, outgoing(queue, head.chunk, offset, len));
             }
-            Decision::Io(io, ata) => self.start(shared, frame, admitted, slot, wildcard, io, ata),
+            Decision::Io(io, ata) => {
+                self.start(shared, frame, Asked { admitted, slot, wildcard, io, ata });
+            }
         }
     }
 
     /// Finds memory for a command, and its turn.
-    fn start(
-        &mut self,
-        shared: &Shared,
-        frame: Frame,
-        admitted: &Admitted,
-        slot: u16,
-        wildcard: bool,
-        io: Io,
-        ata: Ata,
-    ) {
+    fn start(&mut self, shared: &Shared, frame: Frame, asked: Asked<'_>) {
+        let Asked { admitted, slot, wildcard, io, ata } = asked;
         if self.requests.is_full() {
             return self.drop_frame(shared, frame, Counter::DropRequests);
         }
@@ -507,7 +520,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             run = Some(free);
         }
         if let (Some(run), Access::Write) = (&mut run, io.access) {
-            gather(&shared, &frame, admitted.data_at(), run, io.bytes());
+            gather(shared, &frame, admitted.data_at(), run, io.bytes());
             self.counters.count(Counter::Copies);
         }
         let Frame { queue, head, rest } = frame;

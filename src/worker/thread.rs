@@ -1,0 +1,294 @@
+//! The thread of a worker: pinned to its CPU, it turns while there is work and sleeps in its storage otherwise.
+//!
+//! Not here: what a turn does. [`Crew`] starts, drains and ends all workers together.
+//! Invariant: a worker lies down only after it has looked at everything that could have come, so no wake-up is lost.
+
+use super::turn::{Census, Worker};
+use super::{Control, Plan, Shared};
+use crate::frame::{LayoutError, WorkerId};
+use crate::net::Queue;
+use crate::protocol::Address;
+use crate::storage::{Sleep, Storage};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest sleep of a worker that waits for nothing.
+const SLEEP: Duration = Duration::from_secs(1);
+/// Sleep of a worker that waits for chunks which the kernel returns without waking anybody.
+const STARVED_SLEEP: Duration = Duration::from_millis(1);
+
+/// Where and how a worker runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seat {
+    /// The CPU it is pinned to.
+    pub cpu: Option<u16>,
+    /// How long it looks for work before it sleeps; zero on a CPU that others use too.
+    pub spin: Duration,
+}
+
+/// A worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError<E> {
+    /// No thread to be had.
+    #[error("cannot start the thread of worker {worker}: {source}")]
+    Thread {
+        /// Which worker.
+        worker: u16,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
+    /// The CPU is not for us.
+    #[error("cannot pin worker {worker} to CPU {cpu}: {source}")]
+    Pin {
+        /// Which worker.
+        worker: u16,
+        /// The CPU.
+        cpu: u16,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
+    /// Its storage could not be made.
+    #[error(transparent)]
+    Storage(E),
+    /// Its memory was given out before: a defect.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The thread ended without a word: a defect.
+    #[error("worker {worker} ended while it started; please report this")]
+    Vanished {
+        /// Which worker.
+        worker: u16,
+    },
+}
+
+/// What the appliance can see of a running worker.
+#[derive(Debug, Default)]
+struct Status {
+    idle: AtomicBool,
+    /// Turns that did something.
+    activity: AtomicU64,
+}
+
+/// What a worker leaves behind.
+#[derive(Debug)]
+pub struct Report {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// Where its chunks were in the end.
+    pub census: Census,
+    /// Slots whose commands had not ended, with how many.
+    pub busy: Vec<(Address, usize)>,
+}
+
+struct Member {
+    id: WorkerId,
+    status: Arc<Status>,
+    thread: JoinHandle<Report>,
+}
+
+/// All workers of a region.
+pub struct Crew {
+    shared: Arc<Shared>,
+    members: Vec<Member>,
+}
+
+/// How a crew ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Of each worker that did not die.
+    pub reports: Vec<Report>,
+    /// Workers that panicked: a defect.
+    pub died: Vec<WorkerId>,
+    /// Whether everything in flight had ended before.
+    pub drained: bool,
+}
+
+impl Crew {
+    /// A crew without workers yet.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, members: Vec::new() }
+    }
+
+    /// Starts a worker and waits until it can serve. `storage` is called in its thread, because an io_uring belongs to
+    /// the thread that made it.
+    ///
+    /// # Errors
+    /// [`SpawnError`] says what could not be had; the thread has ended then.
+    pub fn spawn<Q, S, E>(
+        &mut self,
+        plan: Plan,
+        queues: Vec<Q>,
+        seat: Seat,
+        storage: impl FnOnce(&Shared) -> Result<S, E> + Send + 'static,
+    ) -> Result<(), SpawnError<E>>
+    where
+        Q: Queue + Send + 'static,
+        S: Storage + Sleep,
+        E: Send + 'static,
+    {
+        let id = plan.id;
+        let status = Arc::new(Status::default());
+        let (ready, started) = mpsc::sync_channel(1);
+        let body = {
+            let status = Arc::clone(&status);
+            move || {
+                let worker = match start(plan, queues, seat, storage) {
+                    Ok(worker) => worker,
+                    Err(error) => {
+                        // The receiver waits for exactly this.
+                        let _ = ready.send(Err(error));
+                        return Report { worker: id, census: Census::default(), busy: Vec::new() };
+                    }
+                };
+                let _ = ready.send(Ok(()));
+                run(id, worker, seat, &status)
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("xshelf-{}", id.0))
+            .spawn(body)
+            .map_err(|source| SpawnError::Thread { worker: id.0, source })?;
+        match started.recv() {
+            Ok(Ok(())) => {
+                self.members.push(Member { id, status, thread });
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                let _ = thread.join();
+                Err(error)
+            }
+            Err(mpsc::RecvError) => {
+                let _ = thread.join();
+                Err(SpawnError::Vanished { worker: id.0 })
+            }
+        }
+    }
+
+    /// Gives a command to every worker.
+    pub fn tell(&self, command: Control) {
+        for member in &self.members {
+            let post = &self.shared.posts[usize::from(member.id.0)];
+            // The ring is full only when the worker is stuck, and then no command helps.
+            let _ = post.command(command);
+        }
+    }
+
+    /// Workers that ended without being told: a panic, a defect.
+    #[must_use]
+    pub fn dead(&self) -> Vec<WorkerId> {
+        self.members.iter().filter(|m| m.thread.is_finished()).map(|m| m.id).collect()
+    }
+
+    fn activity(&self) -> u64 {
+        self.members.iter().map(|m| m.status.activity.load(Ordering::Acquire)).sum()
+    }
+
+    /// Whether nothing is in flight, in a worker or between two.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        // A worker that was idle when we looked may have got a message since; then somebody has been active.
+        let before = self.activity();
+        self.members.iter().all(|m| m.status.idle.load(Ordering::Acquire))
+            && self.shared.posts.iter().all(|post| post.pending() == 0)
+            && self.activity() == before
+    }
+
+    /// Waits until everything in flight has been answered, at most for `patience`, and ends all workers.
+    #[must_use]
+    pub fn end(mut self, patience: Duration) -> Ended {
+        self.tell(Control::Drain);
+        let deadline = Instant::now() + patience;
+        let mut drained = self.is_quiet();
+        while !drained && Instant::now() < deadline && self.dead().is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+            drained = self.is_quiet();
+        }
+        self.tell(Control::Exit);
+        let mut ended = Ended { reports: Vec::new(), died: Vec::new(), drained };
+        for member in std::mem::take(&mut self.members) {
+            match member.thread.join() {
+                Ok(report) => ended.reports.push(report),
+                Err(_) => ended.died.push(member.id),
+            }
+        }
+        ended
+    }
+}
+
+/// A start that failed half-way leaves no thread behind.
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.tell(Control::Exit);
+        for member in self.members.drain(..) {
+            let _ = member.thread.join();
+        }
+    }
+}
+
+fn start<Q: Queue, S: Storage, E>(
+    plan: Plan,
+    queues: Vec<Q>,
+    seat: Seat,
+    storage: impl FnOnce(&Shared) -> Result<S, E>,
+) -> Result<Worker<Q, S>, SpawnError<E>> {
+    if let Some(cpu) = seat.cpu {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(usize::from(cpu));
+        rustix::thread::sched_setaffinity(None, &set).map_err(|e| SpawnError::Pin {
+            worker: plan.id.0,
+            cpu,
+            source: e.into(),
+        })?;
+    }
+    let storage = storage(&plan.shared).map_err(SpawnError::Storage)?;
+    Ok(Worker::new(plan, queues, storage)?)
+}
+
+fn run<Q: Queue, S: Storage + Sleep>(
+    id: WorkerId,
+    mut worker: Worker<Q, S>,
+    seat: Seat,
+    status: &Status,
+) -> Report {
+    let mut quiet_since = None;
+    loop {
+        if worker.turn() {
+            status.idle.store(false, Ordering::Release);
+            status.activity.fetch_add(1, Ordering::AcqRel);
+            quiet_since = None;
+            if !worker.told_to_exit() {
+                continue;
+            }
+        }
+        status.idle.store(worker.is_idle(), Ordering::Release);
+        if worker.told_to_exit() {
+            return Report { worker: id, census: worker.census(), busy: worker.busy_slots() };
+        }
+        if worker.restless() {
+            // Something waits that only we can move on; let others in who may have to help.
+            std::thread::yield_now();
+            continue;
+        }
+        if !seat.spin.is_zero() {
+            let since = *quiet_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < seat.spin {
+                std::hint::spin_loop();
+                continue;
+            }
+        }
+        worker.post().bell().lie_down();
+        if !worker.restless() {
+            let short = worker.starved() || worker.draining();
+            worker.storage_mut().sleep(if short { STARVED_SLEEP } else { SLEEP });
+        }
+        worker.post().bell().get_up();
+        quiet_since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;
