@@ -143,14 +143,19 @@ impl Reader<'_> {
         });
         self.require(at, "path", "path = \"/dev/…\"");
         DraftSlot {
-            key: at.path.clone(),
-            place: at.place.clone(),
             address,
             path,
             read_only: self.boolean(at, "read-only").is_some_and(|given| given.value),
             write_back: self.boolean(at, "write-back"),
             serial: self.string(at, "serial", rules::identify_text),
             model: self.string(at, "model", rules::identify_text).map(|given| given.value),
+            vlan: self
+                .integer(at, "vlan", |n| rules::within(n, &rules::VLANS))
+                .map_or(0, |given| given.value),
+            config_string: self
+                .string(at, "config-string", rules::config_string)
+                .map(|given| given.value)
+                .unwrap_or_default(),
             worker: self.integer(at, "worker", |n| rules::within(n, &(0..=keys::WORKER_COUNT.end() - 1))),
         }
     }
@@ -349,8 +354,8 @@ path = \"/dev/sdb\"
         assert!(!config.slots[0].read_only && !config.slots[0].write_back);
         assert_eq!(config.workers, Default::default());
         assert_eq!(config.memory, Memory::default());
-        assert_eq!(config.slots[0].place.line(), Some(3));
-        assert_eq!(config.slots[0].key, "slot[0]");
+        assert_eq!(config.slots[0].place.line(), Some(5));
+        assert_eq!(config.slots[0].key, "slot[0].path");
     }
 
     #[test]
@@ -373,6 +378,8 @@ path = "/b"
 read-only = true
 serial = "A1"
 model = "disk of mine"
+vlan = 12
+config-string = "für uns"
 worker = 1
 [[slot]]
 address = "7.9"
@@ -399,8 +406,9 @@ huge-pages = "never"
         assert!(config.slots[0].write_back);
         let slot = &config.slots[1];
         assert!(slot.read_only);
-        assert_eq!(slot.serial.as_ref().unwrap().padded(), *b"A1                  ");
-        assert_eq!(slot.model.as_ref().unwrap().as_str(), "disk of mine");
+        assert_eq!(slot.serial.unwrap().padded(), b"A1                  ");
+        assert_eq!(slot.model.unwrap().to_string(), "disk of mine");
+        assert_eq!((slot.vlan, slot.config_string.as_slice()), (12, "für uns".as_bytes()));
         assert_eq!(slot.worker, Some(1));
         assert_eq!(config.workers.count, Some(2));
         assert_eq!(config.workers.cores, Cores::These(vec![0, 1, 3]));

@@ -39,8 +39,8 @@ pub const TOP: Table = Table {
         name: "state-dir",
         values: "absolute path of a directory",
         default: "$STATE_DIRECTORY, which systemd sets; else none",
-        text: "What has to outlive the process. It is made if its parent exists, and locked: a second xshelf on \
-               the same directory does not start.",
+        text: "Where state that outlives the process belongs. It is made if its parent exists, and locked: a \
+               second xshelf on the same directory does not start. This version keeps nothing else in it.",
     }],
 };
 
@@ -115,6 +115,19 @@ pub const SLOT: Table = Table {
             values: "1 to 40 printable ASCII characters, no space at either end",
             default: "\"xshelf\"",
             text: "Model name in IDENTIFY.",
+        },
+        Key {
+            name: "vlan",
+            values: "0 to 4094",
+            default: "0: untagged",
+            text: "The VLAN the slot answers on; hosts on others do not see it. The NIC must leave tags in the \
+                   frames (`ethtool -K IF rxvlan off`, which nic-setup does).",
+        },
+        Key {
+            name: "config-string",
+            values: "text of at most 1024 bytes",
+            default: "empty",
+            text: "What the slot answers to a query of its config string, a label for people and host software.",
         },
         Key {
             name: "worker",

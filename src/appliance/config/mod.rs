@@ -16,6 +16,7 @@ pub use quick::Quick;
 
 use crate::limits;
 use crate::protocol::Address;
+use crate::shelf::AtaText;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -92,51 +93,19 @@ pub struct Slot {
     /// Acknowledge writes before they are durable; never together with `read_only`.
     pub write_back: bool,
     /// Serial number in IDENTIFY, if one was given.
-    pub serial: Option<Text<20>>,
+    pub serial: Option<AtaText<20>>,
     /// Model name in IDENTIFY, if one was given.
-    pub model: Option<Text<40>>,
+    pub model: Option<AtaText<40>>,
+    /// VLAN it answers on, 0 to 4094; 0 means untagged.
+    pub vlan: u16,
+    /// Its config string; at most [`limits::CONFIG_STRING`] bytes.
+    pub config_string: Vec<u8>,
     /// The worker that is to own it, if one was named.
     pub worker: Option<u16>,
-    /// Where it was configured.
+    /// Where its path was configured.
     pub place: Place,
-    /// Its key's path there, such as `slot[0]`.
+    /// The path's key there, such as `slot[0].path`; empty on the command line.
     pub key: String,
-}
-
-/// The text of an IDENTIFY field: 1 to `N` printable ASCII characters without a space at either end.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Text<const N: usize>(String);
-
-impl<const N: usize> Text<N> {
-    /// The field as IDENTIFY has it (before its bytes are swapped): filled up with spaces.
-    #[must_use]
-    pub fn padded(&self) -> [u8; N] {
-        let mut field = [b' '; N];
-        for (to, from) in field.iter_mut().zip(self.0.bytes()) {
-            *to = from;
-        }
-        field
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<const N: usize> fmt::Display for Text<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl<const N: usize> std::str::FromStr for Text<N> {
-    type Err = Wrong;
-
-    fn from_str(text: &str) -> Result<Self, Wrong> {
-        rules::identify_text(text)
-    }
 }
 
 /// The threads that serve.

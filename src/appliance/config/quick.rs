@@ -39,7 +39,8 @@ pub struct Quick {
 }
 
 /// The options of a slot, for help and for suggestions.
-const OPTIONS: [&str; 6] = ["ro", "read-only", "write-back", "serial", "model", "worker"];
+const OPTIONS: [&str; 8] =
+    ["ro", "read-only", "write-back", "serial", "model", "vlan", "config-string", "worker"];
 
 /// Reads it; see [`Config::from_arguments`].
 pub(super) fn read(quick: &Quick) -> (Option<Config>, Mistakes) {
@@ -154,8 +155,6 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
     }
     let given = |value| Given { value, key: String::new(), place: place.clone() };
     let mut slot = DraftSlot {
-        key: String::new(),
-        place: place.clone(),
         address: Some(Given { value: address, key: String::new(), place: place.clone() }),
         path: Some(Given {
             value: PathBuf::from(OsString::from_vec(path)),
@@ -166,6 +165,8 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
         write_back: None,
         serial: None,
         model: None,
+        vlan: 0,
+        config_string: Vec::new(),
         worker: None,
     };
     let mut seen: Vec<String> = Vec::new();
@@ -195,6 +196,10 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
                 slot.serial = Some(Given { value: text, key: String::new(), place: place.clone() });
             }),
             ("model", Some(v)) => rules::identify_text(v).map(|text| slot.model = Some(text)),
+            ("vlan", Some(v)) => {
+                number(v).and_then(|n| rules::within(n, &rules::VLANS)).map(|vlan| slot.vlan = vlan)
+            }
+            ("config-string", Some(v)) => rules::config_string(v).map(|text| slot.config_string = text),
             ("worker", Some(v)) => number(v).and_then(|n| {
                 let n = rules::within(n, &(0..=keys::WORKER_COUNT.end() - 1))?;
                 slot.worker = Some(Given { value: n, key: String::new(), place: place.clone() });
@@ -203,7 +208,7 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
             ("read-only" | "write-back", Some(_)) => {
                 Err(Wrong::new(format!("{name} takes no value"), format!("write {name} alone")))
             }
-            ("serial" | "model" | "worker", None) => {
+            ("serial" | "model" | "vlan" | "config-string" | "worker", None) => {
                 Err(Wrong::new(format!("{name} needs a value"), format!("write {name}=VALUE")))
             }
             _ => {
@@ -243,8 +248,10 @@ mod tests {
 
     #[test]
     fn several_interfaces_shelves_and_options() {
-        let mut q =
-            quick(&["8.1=/dev/nvme0n1,ro,serial=A1,model=big = disk,worker=1", "7.0=disk.img,write-back"]);
+        let mut q = quick(&[
+            "8.1=/dev/nvme0n1,ro,serial=A1,model=big = disk,vlan=5,config-string=a,,b,worker=1",
+            "7.0=disk.img,write-back",
+        ]);
         q.interfaces.push("eth2".into());
         q.mode = Some("native".into());
         q.queues = Some("2".into());
@@ -261,8 +268,9 @@ mod tests {
         assert!(config.slots[0].write_back && !config.slots[0].read_only);
         let slot = &config.slots[1];
         assert!(slot.read_only);
-        assert_eq!(slot.serial.as_ref().unwrap().as_str(), "A1");
-        assert_eq!(slot.model.as_ref().unwrap().as_str(), "big = disk");
+        assert_eq!(slot.serial.unwrap().to_string(), "A1");
+        assert_eq!(slot.model.unwrap().to_string(), "big = disk");
+        assert_eq!((slot.vlan, slot.config_string.as_slice()), (5, b"a,b".as_slice()));
         assert_eq!(slot.worker, Some(1));
         assert_eq!(config.workers.cores, Cores::These(vec![0, 1]));
         assert_eq!(config.workers.spin_us, Some(0));
@@ -276,7 +284,7 @@ mod tests {
         assert_eq!(config.slots[0].path, PathBuf::from("/a=b/c,d,"));
         assert!(config.slots[0].read_only);
         assert_eq!(config.slots[1].path, PathBuf::from(",,x"));
-        assert_eq!(config.slots[1].model.as_ref().unwrap().as_str(), "a,b");
+        assert_eq!(config.slots[1].model.unwrap().to_string(), "a,b");
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 use super::keys;
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean};
-use super::{Config, Cores, HugePages, Interface, Memory, Mode, Queues, Slot, Text, Workers};
+use super::{Config, Cores, HugePages, Interface, Memory, Mode, Queues, Slot, Workers};
 use crate::limits;
 use crate::protocol::Address;
-use std::collections::BTreeMap;
+use crate::shelf::AtaText;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -31,14 +33,14 @@ pub(super) struct DraftInterface {
 /// A slot as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct DraftSlot {
-    pub key: String,
-    pub place: Place,
     pub address: Option<Given<Address>>,
     pub path: Option<Given<PathBuf>>,
     pub read_only: bool,
     pub write_back: Option<Given<bool>>,
-    pub serial: Option<Given<Text<20>>>,
-    pub model: Option<Text<40>>,
+    pub serial: Option<Given<AtaText<20>>>,
+    pub model: Option<AtaText<40>>,
+    pub vlan: u16,
+    pub config_string: Vec<u8>,
     pub worker: Option<Given<u16>>,
 }
 
@@ -136,16 +138,19 @@ impl Draft {
             Some(Interface { name: name.value, mode: i.mode, queues: i.queues, place: name.place })
         });
         let slots = self.slots.into_iter().map(|s| {
+            let path = s.path?;
             Some(Slot {
                 address: s.address?.value,
-                path: s.path?.value,
+                path: path.value,
                 read_only: s.read_only,
                 write_back: !s.read_only && s.write_back.is_some_and(|w| w.value),
                 serial: s.serial.map(|s| s.value),
                 model: s.model,
+                vlan: s.vlan,
+                config_string: s.config_string,
                 worker: s.worker.map(|w| w.value),
-                place: s.place,
-                key: s.key,
+                place: path.place,
+                key: path.key,
             })
         });
         let mut slots = slots.collect::<Option<Vec<Slot>>>()?;
@@ -165,12 +170,12 @@ impl Draft {
 }
 
 /// Notes every value that was given before, and says where.
-fn twice<'a, T: Ord + 'a>(
+fn twice<'a, T: Eq + Hash + 'a>(
     given: impl Iterator<Item = &'a Given<T>>,
     mistakes: &mut Mistakes,
     say: impl Fn(&T, &str) -> Wrong,
 ) {
-    let mut seen: BTreeMap<&T, &Given<T>> = BTreeMap::new();
+    let mut seen: HashMap<&T, &Given<T>> = HashMap::new();
     for one in given {
         if let Some(first) = seen.get(&one.value) {
             let at = match first.place.line() {
@@ -223,7 +228,7 @@ pub(super) fn interface_name(name: &str) -> Result<String, Wrong> {
 }
 
 /// The text of an IDENTIFY field of `N` characters.
-pub(super) fn identify_text<const N: usize>(text: &str) -> Result<Text<N>, Wrong> {
+pub(super) fn identify_text<const N: usize>(text: &str) -> Result<AtaText<N>, Wrong> {
     let remedy = || format!("use 1 to {N} printable ASCII characters");
     if text.is_empty() {
         return Err(Wrong::new("it is empty", remedy()));
@@ -238,7 +243,19 @@ pub(super) fn identify_text<const N: usize>(text: &str) -> Result<Text<N>, Wrong
     if text.trim_matches(' ') != text {
         return Err(Wrong::new("it starts or ends with a space", "remove the space"));
     }
-    Ok(Text(text.to_owned()))
+    text.parse().map_err(|e| Wrong::new(format!("{e}"), remedy()))
+}
+
+/// VLANs a slot can be on; 0 is untagged.
+pub(super) const VLANS: RangeInclusive<u16> = 0..=4094;
+
+/// A config string (AoEr11, section 3.2).
+pub(super) fn config_string(text: &str) -> Result<Vec<u8>, Wrong> {
+    if text.len() > limits::CONFIG_STRING {
+        let what = format!("it has {} bytes", text.len());
+        return Err(Wrong::new(what, format!("use at most {}", limits::CONFIG_STRING)));
+    }
+    Ok(text.as_bytes().to_vec())
 }
 
 /// A path; in a file it has to be absolute.

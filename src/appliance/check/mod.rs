@@ -1,0 +1,220 @@
+//! `xshelf check`: whether a configuration is right and this machine can serve it, without serving.
+//!
+//! Not here: the rules of a configuration (`config`), or anything that changes the machine.
+//! Invariant: an error is what makes `serve` refuse to start here and now; a warning is what it would start with
+//! although it may not be meant. What only root could tell is a warning for others.
+
+pub mod backing;
+pub mod machine;
+
+use super::config::{
+    Config, Cores, List, Mistake, Mistakes, Mode, Place, Queues, Severity, Slot, Wrong, keys,
+};
+use super::topology;
+use crate::exit::Exit;
+use backing::Backing;
+use machine::Machine;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  xshelf check /etc/xshelf/xshelf.toml             every mistake in it, and what this machine lacks
+  xshelf check --document-only deploy/xshelf.toml  the text alone, for another machine
+  xshelf check --json /etc/xshelf/xshelf.toml      the same for programs
+  xshelf check --keys                              every key of the file, with values and default
+
+Errors are what `xshelf serve` would refuse to start with here and now. Warnings are what it
+would start with, although it may not be what is meant. Nothing is opened, bound or changed.
+
+Exit codes: 0 no error (there may be warnings), 1 errors, 2 usage, 3 the file cannot be read.";
+
+/// Check a configuration file.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The configuration to check
+    #[arg(value_name = "FILE", required_unless_present = "keys")]
+    pub file: Option<PathBuf>,
+
+    /// Check the text alone, not whether this machine has what it names
+    #[arg(long)]
+    pub document_only: bool,
+
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Explain every key of the configuration file
+    #[arg(long, conflicts_with_all = ["file", "document_only", "json"])]
+    pub keys: bool,
+}
+
+/// What keeps a check from being made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{}: {source}; name a configuration file that this user can read", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The report cannot be written.
+    #[error("cannot write the report: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl Error {
+    /// The exit code for it.
+    pub fn exit(&self) -> Exit {
+        Exit::Environment
+    }
+}
+
+/// Runs the command and prints to standard output.
+///
+/// # Errors
+/// See [`Error`]; mistakes in the file are none, but [`Exit::Problem`].
+pub fn run(args: &Args) -> Result<Exit, Error> {
+    run_to(args, &mut io::stdout().lock())
+}
+
+/// Runs the command, with the report to `out`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_to(args: &Args, out: &mut dyn Write) -> Result<Exit, Error> {
+    let Some(path) = args.file.as_ref().filter(|_| !args.keys) else {
+        out.write_all(keys::reference().as_bytes())?;
+        return Ok(Exit::Ok);
+    };
+    let text = super::read_config(path).map_err(|source| Error::Read { file: path.clone(), source })?;
+    let file = path.display().to_string();
+    let (config, mut mistakes) = Config::from_file(&file, &text);
+    if let (Some(config), false) = (&config, args.document_only) {
+        judge_machine(config, &Machine::survey(), &mut mistakes);
+        mistakes.sort();
+    }
+    let report = Report::new(file, config.as_ref(), &mistakes);
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        report.write(config.as_ref(), &mistakes, out)?;
+    }
+    Ok(if mistakes.refuse() { Exit::Problem } else { Exit::Ok })
+}
+
+/// Checks a configuration against the machine.
+fn judge_machine(config: &Config, machine: &Machine, mistakes: &mut Mistakes) {
+    machine.judge(mistakes);
+    if let Err(e) = topology::cores(&config.workers.cores, &machine.cpus) {
+        let text = e.to_string();
+        let (what, remedy) = text.split_once("; ").unwrap_or((&text, "name other cores"));
+        mistakes.error(None, "workers.cores", Wrong::new(what, remedy));
+    }
+    let root = rustix::process::geteuid().is_root();
+    let found: Vec<(&Slot, io::Result<Backing>)> =
+        config.slots.iter().map(|slot| (slot, backing::survey(&slot.path))).collect();
+    for (slot, backing) in &found {
+        backing::judge(slot, backing, root, mistakes);
+    }
+    backing::judge_shared(&found, mistakes);
+}
+
+/// The report as JSON has it.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    file: String,
+    ok: bool,
+    errors: usize,
+    warnings: usize,
+    mistakes: Vec<Line<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    severity: &'static str,
+    line: Option<usize>,
+    column: Option<usize>,
+    key: &'a str,
+    what: &'a str,
+    remedy: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn new(mistake: &'a Mistake) -> Self {
+        let (line, column) = match &mistake.place {
+            Some(Place::File { line, column, .. }) => (Some(*line), Some(*column)),
+            _ => (None, None),
+        };
+        let Mistake { severity, key, what, remedy, .. } = mistake;
+        Self { severity: severity.word(), line, column, key, what, remedy }
+    }
+}
+
+impl<'a> Report<'a> {
+    fn new(file: String, config: Option<&Config>, mistakes: &'a Mistakes) -> Self {
+        Self {
+            file,
+            ok: config.is_some() && !mistakes.refuse(),
+            errors: mistakes.count(Severity::Error),
+            warnings: mistakes.count(Severity::Warning),
+            mistakes: mistakes.iter().map(Line::new).collect(),
+        }
+    }
+
+    fn write(&self, config: Option<&Config>, mistakes: &Mistakes, out: &mut dyn Write) -> io::Result<()> {
+        for mistake in mistakes {
+            writeln!(out, "{mistake}")?;
+        }
+        if let Some(config) = config.filter(|_| self.ok) {
+            describe(config, out)?;
+        }
+        let count = |n: usize, word| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+        let (errors, warnings) = (count(self.errors, "error"), count(self.warnings, "warning"));
+        writeln!(out, "{}: {errors}, {warnings}", self.file)
+    }
+}
+
+/// What would be served, in a few lines.
+fn describe(config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    for interface in &config.interfaces {
+        let queues = match &interface.queues {
+            Queues::All => "all queues".to_owned(),
+            Queues::First(1) => "the first queue".to_owned(),
+            Queues::First(n) => format!("the first {n} queues"),
+            Queues::These(list) => format!("queues {}", List(list)),
+        };
+        let mode = match interface.mode {
+            Mode::Auto => "best mode the NIC offers".to_owned(),
+            mode => format!("{mode} mode only"),
+        };
+        writeln!(out, "interface {}: {mode}, {queues}", interface.name)?;
+    }
+    for slot in &config.slots {
+        let access = match (slot.read_only, slot.write_back) {
+            (true, _) => "read-only",
+            (false, true) => "write-back",
+            (false, false) => "every write durable",
+        };
+        write!(out, "slot {}: {}, {access}", slot.address, slot.path.display())?;
+        if slot.vlan != 0 {
+            write!(out, ", VLAN {}", slot.vlan)?;
+        }
+        writeln!(out)?;
+    }
+    let workers = match config.workers.count {
+        Some(n) => n.to_string(),
+        None => "one for each queue, at most one for each core".to_owned(),
+    };
+    let cores = match &config.workers.cores {
+        Cores::All => "all this process may use".to_owned(),
+        Cores::First(n) => format!("the first {n}"),
+        Cores::These(list) => List(list).to_string(),
+    };
+    writeln!(out, "workers: {workers}; cores: {cores}")
+}

@@ -1,0 +1,202 @@
+//! The command line of the real binary: help, mistakes, exit codes. Nothing here needs root or a network.
+#![allow(clippy::expect_used)] // A helper of a test may panic as well as the test.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn xshelf(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xshelf")).args(arguments).output().expect("the binary runs")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it exits by itself")
+}
+
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("x.toml");
+    std::fs::write(&path, text).expect("a file");
+    let path = path.to_str().expect("UTF-8").to_owned();
+    (dir, path)
+}
+
+/// One line on standard error that begins with the program's name.
+fn assert_one_line(output: &Output) {
+    let text = err(output);
+    assert!(text.starts_with("xshelf: "), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn help_teaches_by_example_and_names_the_exit_codes() {
+    let help = xshelf(&["--help"]);
+    assert_eq!(code(&help), 0);
+    let text = out(&help);
+    assert!(text.contains("Examples:") && text.contains("Exit codes:"), "{text}");
+    for line in text.lines().filter(|l| l.starts_with("  xshelf ")) {
+        let subcommand = line.split_whitespace().nth(1).expect("a subcommand");
+        let help = xshelf(&[subcommand, "--help"]);
+        assert_eq!(code(&help), 0, "{subcommand}");
+        assert!(out(&help).contains("Examples:\n  xshelf "), "{subcommand}");
+        assert!(out(&help).contains("Exit codes"), "{subcommand}");
+    }
+}
+
+#[test]
+fn every_subcommand_has_examples() {
+    let text = out(&xshelf(&["--help"]));
+    let commands: Vec<&str> = text
+        .lines()
+        .skip_while(|l| *l != "Commands:")
+        .skip(1)
+        .take_while(|l| l.starts_with("  "))
+        .filter_map(|l| l.split_whitespace().next())
+        .filter(|c| *c != "help")
+        .collect();
+    assert!(commands.contains(&"check"), "{text}");
+    for command in commands {
+        let help = out(&xshelf(&["help", command]));
+        assert!(help.contains("Examples:\n"), "{command}");
+        assert!(help.contains(&format!("\n  xshelf {command} ")), "{command}");
+        assert!(help.contains("Exit codes"), "{command}");
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let version = xshelf(&["--version"]);
+    assert_eq!(out(&version), format!("xshelf {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_and_code_2() {
+    for arguments in [&["chek"][..], &["check", "--jsn", "x"], &["check"], &["check", "--keys", "x"]] {
+        let output = xshelf(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert_one_line(&output);
+    }
+    assert!(err(&xshelf(&["chek"])).contains("'check'"));
+}
+
+#[test]
+fn the_shipped_example_is_correct() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/xshelf.toml");
+    let path = example.to_str().expect("UTF-8");
+    let output = xshelf(&["check", "--document-only", path]);
+    assert_eq!(code(&output), 0, "{}", out(&output));
+    assert!(out(&output).ends_with("0 errors, 0 warnings\n"), "{}", out(&output));
+    // What it shows in comments is correct too, and is every key there is.
+    let text = std::fs::read_to_string(&example).expect("the example");
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) && key.contains(" = ") => key,
+            _ => line,
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let (_dir, path) = file(&uncommented);
+    let output = xshelf(&["check", "--document-only", &path]);
+    assert_eq!(code(&output), 0, "{}", out(&output));
+    let keys = out(&xshelf(&["check", "--keys"]));
+    for key in keys.lines().filter_map(|l| l.strip_prefix("  ").filter(|l| !l.contains([' ', '.']))) {
+        assert!(uncommented.contains(&format!("\n{key} = ")), "{key} is missing in the example");
+    }
+}
+
+#[test]
+fn check_reports_every_mistake_with_its_place() {
+    let (_dir, path) = file(
+        "[[interface]]\nname = \"eth1\"\nmode = \"fast\"\n[[slot]]\nadress = \"7.0\"\npath = \"/none\"\n\
+         [[slot]]\naddress = \"7.255\"\npath = \"/none\"\nserial = \"ABCDEFGHIJKLMNOPQRSTU\"\n",
+    );
+    let output = xshelf(&["check", "--document-only", &path]);
+    assert_eq!(code(&output), 1);
+    let text = out(&output);
+    let want = [
+        ":3:8: error: interface[0].mode: 'fast' is not known here; use one of ",
+        ":4:1: error: slot[0].address: it is missing; add address = ",
+        ":5:1: error: slot[0].adress: there is no such key in [[slot]]; did you mean address?",
+        ":8:11: error: slot[1].address: slot 255 means every slot; use a slot from 0 to 254",
+        ":9:8: error: slot[1].path: /none is served by another slot already (line 6); serve each backing once",
+        ":10:10: error: slot[1].serial: it has 21 characters; use 1 to 20 printable ASCII characters",
+        ": 6 errors, 0 warnings",
+    ];
+    assert_eq!(text.lines().count(), want.len(), "{text}");
+    for (line, want) in text.lines().zip(want) {
+        assert!(line.starts_with(&format!("{path}{want}")), "{line}\n{want}");
+    }
+    assert_eq!(err(&output), "");
+}
+
+#[test]
+fn check_speaks_json() {
+    let (_dir, path) = file("[[interface]]\nname = \"eth1\"\n[[slot]]\naddress = \"7.0\"\npath = \"rel\"\n");
+    let output = xshelf(&["check", "--document-only", "--json", &path]);
+    assert_eq!(code(&output), 1);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["errors"], 1);
+    assert_eq!(report["mistakes"][0]["line"], 5);
+    assert_eq!(report["mistakes"][0]["column"], 8);
+    assert_eq!(report["mistakes"][0]["key"], "slot[0].path");
+}
+
+#[test]
+fn check_looks_at_the_backings() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let make = |name: &str, bytes: usize| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, vec![0; bytes]).expect("a file");
+        path.display().to_string()
+    };
+    let (good, odd, empty) = (make("good", 4096), make("odd", 1000), make("empty", 0));
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&good, &link).expect("a link");
+    let slots: String = [&*good, &odd, &empty, "/nowhere/at/all", "/dev/null", &link.display().to_string()]
+        .iter()
+        .enumerate()
+        .map(|(i, path)| format!("[[slot]]\naddress = \"7.{i}\"\npath = \"{path}\"\n"))
+        .collect();
+    let (_dir, path) = file(&format!("[[interface]]\nname = \"lo\"\n{slots}"));
+    let output = xshelf(&["check", &path]);
+    assert_eq!(code(&output), 1);
+    let text = out(&output);
+    for want in [
+        format!(
+            "{path}:8:8: error: slot[1].path: {odd} has 1000 bytes, which is no multiple of 512; make it 1024"
+        ),
+        format!("{path}:11:8: error: slot[2].path: {empty} is empty"),
+        format!("{path}:14:8: error: slot[3].path: /nowhere/at/all does not exist"),
+        format!("{path}:17:8: error: slot[4].path: /dev/null is a character device"),
+        format!("{path}:20:8: error: slot[5].path: {} is the same as {good} of slot 7.0", link.display()),
+    ] {
+        assert!(text.contains(&want), "{want}\n{text}");
+    }
+    assert!(!text.contains(&format!("error: slot[0].path: {good}")), "{text}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_code_3() {
+    let output = xshelf(&["check", "/nowhere/x.toml"]);
+    assert_eq!(code(&output), 3);
+    assert_one_line(&output);
+    assert!(err(&output).starts_with("xshelf: /nowhere/x.toml: "));
+}
+
+#[test]
+fn the_keys_are_explained() {
+    let output = xshelf(&["check", "--keys"]);
+    assert_eq!(code(&output), 0);
+    for word in ["[[interface]]", "[[slot]]", "[workers]", "[memory]", "state-dir", "Default:"] {
+        assert!(out(&output).contains(word), "{word}");
+    }
+}
