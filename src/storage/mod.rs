@@ -5,8 +5,10 @@
 //! Invariant: a job accepted by `submit` comes back from `reap` exactly once, with its buffer, whatever happens;
 //! and it succeeded only if every byte was transferred (and is durable, where that was asked for).
 
+pub mod device;
 pub mod memory;
 
+pub use device::Device;
 pub use memory::MemoryStorage;
 
 use crate::frame::Buffer;

@@ -1,0 +1,874 @@
+//! Opens and measures what a slot stores on: a block device or a regular file.
+//!
+//! Not here: reading and writing (`uring`), slots and addresses (the caller adds the slot to an error).
+//! Invariant: a [`Device`] is ours alone (claimed or locked until its descriptor closes), its size is a non-zero
+//! multiple of 512, and its [`Durability`] is never better than what the kernel says of it.
+
+#![forbid(unsafe_code)]
+
+use crate::limits::SECTOR;
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, OFlags, SeekFrom, StatxFlags};
+use rustix::io::Errno;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What the administrator chose for a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Open for reading only; nothing is ever written.
+    pub read_only: bool,
+    /// Acknowledge writes before they are durable; only a flush makes them so.
+    pub write_back: bool,
+}
+
+/// What kind of thing it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// A block device.
+    Block,
+    /// A regular file.
+    File,
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Block => "block device",
+            Self::File => "file",
+        })
+    }
+}
+
+/// When a write is on stable storage. `Display` is the word for the log and the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Each write carries RWF_DSYNC: it is durable before it is acknowledged.
+    EachWrite,
+    /// The device has no volatile cache, so a completed direct write is durable as it is.
+    WriteThrough,
+    /// Only a flush makes writes durable: the administrator chose write-back.
+    OnFlush,
+    /// Never: the backing is memory.
+    Ram,
+    /// Nothing is written.
+    ReadOnly,
+}
+
+impl Durability {
+    /// The flags of each write (`rw_flags` of pwritev2(2)).
+    #[must_use]
+    pub fn write_flags(self) -> i32 {
+        match self {
+            Self::EachWrite => libc::RWF_DSYNC,
+            Self::WriteThrough | Self::OnFlush | Self::Ram | Self::ReadOnly => 0,
+        }
+    }
+
+    /// Whether an acknowledged write survives a power failure.
+    #[must_use]
+    pub fn holds(self) -> bool {
+        matches!(self, Self::EachWrite | Self::WriteThrough)
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EachWrite => "yes (each write is synced)",
+            Self::WriteThrough => "yes (write-through cache)",
+            Self::OnFlush => "no (write-back, only after a flush)",
+            Self::Ram => "no (RAM)",
+            Self::ReadOnly => "read-only",
+        })
+    }
+}
+
+/// What O_DIRECT wants: powers of two, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alignment {
+    /// Of the memory address.
+    pub memory: u32,
+    /// Of offset and length in the file.
+    pub offset: u32,
+}
+
+impl Alignment {
+    fn fits_sectors(self) -> bool {
+        let fits = |n: u32| n.is_power_of_two() && n as usize <= SECTOR;
+        fits(self.memory) && fits(self.offset)
+    }
+}
+
+/// How the page cache is dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// O_DIRECT, with this alignment.
+    Direct(Alignment),
+    /// Through the page cache, because the backing cannot do O_DIRECT.
+    Buffered,
+    /// Through the page cache, because O_DIRECT would want this, which single sectors do not fit.
+    Coarse(Alignment),
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(_) => f.write_str("direct"),
+            Self::Buffered => f.write_str("buffered (no O_DIRECT here)"),
+            Self::Coarse(a) => write!(f, "buffered (O_DIRECT wants {} bytes)", a.offset.max(a.memory)),
+        }
+    }
+}
+
+/// Which file or device it is, whatever path it was reached by. Equal identities are the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// A block device, by its number.
+    Block {
+        /// `st_rdev`.
+        device: u64,
+    },
+    /// A regular file.
+    File {
+        /// `st_dev` of the file system.
+        device: u64,
+        /// `st_ino` in it.
+        inode: u64,
+    },
+}
+
+/// Why a backing cannot be served. Every message names the path and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is nothing at the path.
+    #[error("{} does not exist; check the path (a file can be made with `truncate -s SIZE`)", .0.display())]
+    Missing(PathBuf),
+    /// It is something that cannot be served.
+    #[error("{} is a {what}; name a block device or a regular file", .path.display())]
+    NotStorage {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The permissions forbid it.
+    #[error("{} may not be opened for {}; {}", .path.display(), if *.read_only { "reading" } else { "writing" },
+        if *.read_only { "fix its permissions or run as a user who may" }
+        else { "fix its permissions, or use `ro` to serve it read-only" })]
+    NotPermitted {
+        /// Where.
+        path: PathBuf,
+        /// Whether only reading was asked for.
+        read_only: bool,
+    },
+    /// The medium or its file system is read-only.
+    #[error("{} cannot be written: its device or file system is read-only; use `ro` to serve it read-only",
+        .0.display())]
+    NotWritable(PathBuf),
+    /// Somebody else has it.
+    #[error("{} is {by}", .path.display())]
+    InUse {
+        /// Where.
+        path: PathBuf,
+        /// Who has it.
+        by: User,
+    },
+    /// It has no byte.
+    #[error("{} is empty; give it a size (`truncate -s SIZE` for a file) or insert a medium", .0.display())]
+    Empty(PathBuf),
+    /// It does not hold whole sectors.
+    #[error("{} has {size} bytes, which is not a multiple of 512; the nearest sizes are {} and {}",
+        .path.display(), .size / 512 * 512, (.size / 512 + 1) * 512)]
+    NotSectors {
+        /// Where.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The path led somewhere else a moment later.
+    #[error("{} was replaced while it was being opened; start again when it is left alone", .0.display())]
+    Replaced(PathBuf),
+    /// The kernel refused for another reason.
+    #[error("{}: cannot {what}: {source}; the kernel log may say more", .path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// Who uses a backing that we wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// It is mounted.
+    Mount(PathBuf),
+    /// Another block device is built on it.
+    Holder(String),
+    /// Some program; perhaps another slot.
+    Program,
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mount(at) => write!(f, "mounted on {}; unmount it first", at.display()),
+            Self::Holder(name) => {
+                write!(
+                    f,
+                    "used by {name} (device mapper, RAID or the like); release it there, or serve {name}"
+                )
+            }
+            Self::Program => f.write_str(
+                "mounted or used by another program, perhaps another target or another slot; \
+                 `lsblk` and `fuser -v` name it",
+            ),
+        }
+    }
+}
+
+/// An open backing and what is known of it.
+#[derive(Debug)]
+pub struct Device {
+    file: OwnedFd,
+    path: PathBuf,
+    options: Options,
+    backing: Backing,
+    identity: Identity,
+    size: u64,
+    access: Access,
+    durability: Durability,
+    logical_block: u32,
+    physical_block: u32,
+    rotational: Option<bool>,
+    serial: String,
+}
+
+impl Device {
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What kind of thing it is.
+    #[must_use]
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// Which one it is, to see that two slots name the same.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Bytes; a multiple of 512, not 0.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether only reads are allowed.
+    #[must_use]
+    pub fn read_only(&self) -> bool {
+        self.options.read_only
+    }
+
+    /// How the page cache is dealt with.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The alignment every transfer must have; `None` where none is needed.
+    #[must_use]
+    pub fn alignment(&self) -> Option<Alignment> {
+        match self.access {
+            Access::Direct(alignment) => Some(alignment),
+            Access::Buffered | Access::Coarse(_) => None,
+        }
+    }
+
+    /// When a write is durable.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Bytes of the smallest unit the device addresses; 512 for a file.
+    #[must_use]
+    pub fn logical_block(&self) -> u32 {
+        self.logical_block
+    }
+
+    /// Bytes of the unit that is written without reading first; of the file system for a file.
+    #[must_use]
+    pub fn physical_block(&self) -> u32 {
+        self.physical_block
+    }
+
+    /// Whether it is a spinning disk; `None` where the kernel does not say.
+    #[must_use]
+    pub fn rotational(&self) -> Option<bool> {
+        self.rotational
+    }
+
+    /// A serial number for IDENTIFY, 1 to 20 printable ASCII characters: the same after a restart, and different
+    /// for different backings. A block device has its own (a partition one made from its disk's), a file one
+    /// made from the machine's id and its path.
+    ///
+    /// The path and not device and inode numbers: device numbers change between boots, and the inode does when
+    /// an image is restored or replaced by renaming, while initiators keep names made from the serial.
+    #[must_use]
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Opens and measures a backing, and claims it: a block device exclusively (O_EXCL), a file with a lock (flock(2);
+/// shared among read-only slots). The claim ends when the descriptor is closed.
+///
+/// # Errors
+/// See [`OpenError`]; nothing was changed then.
+pub fn open(path: &Path, options: Options) -> Result<Device, OpenError> {
+    measure(claim(path, options)?, path, options)
+}
+
+/// Which backing a path leads to, without opening it.
+///
+/// # Errors
+/// [`OpenError::Missing`], [`OpenError::NotStorage`], [`OpenError::NotPermitted`] or [`OpenError::Io`].
+pub fn identity(path: &Path) -> Result<Identity, OpenError> {
+    Ok(look(path)?.1)
+}
+
+/// Opens and claims a backing, without measuring it: all that needs privilege.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn claim(path: &Path, options: Options) -> Result<OwnedFd, OpenError> {
+    let system = System::default();
+    let (backing, identity) = look(path)?;
+    let in_use = |by| OpenError::InUse { path: path.into(), by };
+    let mut flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::LARGEFILE;
+    flags |= if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    if let Identity::Block { device } = identity {
+        flags |= OFlags::EXCL;
+        if !options.read_only && system.value(device, "ro").as_deref() == Some("1") {
+            return Err(OpenError::NotWritable(path.into()));
+        }
+    }
+    let file = loop {
+        break match fs::open(path, flags, fs::Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::INTR) => continue,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(OpenError::Missing(path.into())),
+            Err(Errno::ACCESS | Errno::PERM) => {
+                return Err(OpenError::NotPermitted { path: path.into(), read_only: options.read_only });
+            }
+            Err(Errno::ROFS) => return Err(OpenError::NotWritable(path.into())),
+            // A running program or an active swap file cannot be written.
+            Err(Errno::TXTBSY) => return Err(in_use(User::Program)),
+            Err(Errno::BUSY) => return Err(in_use(system.user(identity))),
+            Err(Errno::NOMEDIUM) => return Err(OpenError::Empty(path.into())),
+            Err(e) => return Err(OpenError::Io { path: path.into(), what: "open it", source: e.into() }),
+        };
+    };
+    let stat = fs::fstat(&file).map_err(|e| OpenError::Io {
+        path: path.into(),
+        what: "look at it",
+        source: e.into(),
+    })?;
+    if classify(path, &stat)?.1 != identity {
+        return Err(OpenError::Replaced(path.into()));
+    }
+    if backing == Backing::File {
+        let lock = if options.read_only {
+            FlockOperation::NonBlockingLockShared
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        match fs::flock(&file, lock) {
+            Ok(()) => {}
+            Err(Errno::AGAIN) => return Err(in_use(User::Program)),
+            Err(e) => return Err(OpenError::Io { path: path.into(), what: "lock it", source: e.into() }),
+        }
+    }
+    Ok(file)
+}
+
+/// Measures a backing that [`claim`] opened with the same path and options.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn measure(file: OwnedFd, path: &Path, options: Options) -> Result<Device, OpenError> {
+    let system = System::default();
+    let io = |what| move |e: Errno| OpenError::Io { path: path.into(), what, source: e.into() };
+    let stat = fs::fstat(&file).map_err(io("look at it"))?;
+    let (backing, identity) = classify(path, &stat)?;
+    // On a block device the end is where BLKGETSIZE64 says.
+    let size = fs::seek(&file, SeekFrom::End(0)).map_err(io("measure it"))?;
+    if size == 0 {
+        return Err(OpenError::Empty(path.into()));
+    }
+    if size % SECTOR as u64 != 0 {
+        return Err(OpenError::NotSectors { path: path.into(), size });
+    }
+
+    let file_system = fs::fstatfs(&file).map_err(io("look at its file system"))?;
+    let (logical_block, physical_block, memory, disk) = match identity {
+        Identity::Block { device } => {
+            let logical = fs::ioctl_blksszget(&file).map_err(io("ask for its block size"))?;
+            let physical = fs::ioctl_blkpbszget(&file).unwrap_or(logical).max(logical);
+            (logical, physical, system.is_memory(device), device)
+        }
+        Identity::File { device, .. } => {
+            let block = u32::try_from(file_system.f_bsize).ok().filter(|b| (512..=65536).contains(b));
+            let block = block.filter(|b| b.is_power_of_two()).unwrap_or(4096);
+            (SECTOR as u32, block, MEMORY.contains(&magic(&file_system)), device)
+        }
+    };
+
+    let reported = fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::DIOALIGN)
+        .ok()
+        .filter(|x| x.stx_mask & StatxFlags::DIOALIGN.bits() != 0)
+        .map(|x| Alignment { memory: x.stx_dio_mem_align, offset: x.stx_dio_offset_align });
+    let known = match backing {
+        Backing::Block => Some(logical_block),
+        Backing::File if KNOWN_GOOD.contains(&magic(&file_system)) => system.logical_block(disk),
+        Backing::File => None,
+    };
+    let mut access = access(reported, known.map(|b| Alignment { memory: b, offset: b }), memory);
+    if let Access::Direct(_) = access {
+        let set = fs::fcntl_getfl(&file)
+            .and_then(|flags| fs::fcntl_setfl(&file, flags | OFlags::DIRECT))
+            .and_then(|()| Ok(fs::fcntl_getfl(&file)?.contains(OFlags::DIRECT)));
+        if !matches!(set, Ok(true)) {
+            access = Access::Buffered;
+        }
+    }
+    let durability = durability(Facts {
+        backing,
+        memory,
+        direct: matches!(access, Access::Direct(_)),
+        write_through: system.write_through(disk),
+        options,
+    });
+    let rotational = system.queue(disk, "rotational").and_then(|v| match v.as_str() {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    });
+    let serial = system.serial(path, identity);
+    let (path, file) = (path.into(), file);
+    Ok(Device {
+        file,
+        path,
+        options,
+        backing,
+        identity,
+        size,
+        access,
+        durability,
+        logical_block,
+        physical_block,
+        rotational,
+        serial,
+    })
+}
+
+/// File systems in memory (statfs(2)): tmpfs, ramfs, hugetlbfs.
+const MEMORY: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
+/// File systems whose O_DIRECT wants what the disk below wants, should they not say so: ext2/3/4, XFS.
+const KNOWN_GOOD: [u32; 2] = [0xef53, 0x5846_5342];
+
+fn magic(file_system: &fs::StatFs) -> u32 {
+    // A 32-bit number, whatever the type of the field on this machine.
+    file_system.f_type as u32
+}
+
+fn look(path: &Path) -> Result<(Backing, Identity), OpenError> {
+    match fs::stat(path) {
+        Ok(stat) => classify(path, &stat),
+        Err(Errno::NOENT | Errno::NOTDIR) => Err(OpenError::Missing(path.into())),
+        Err(Errno::ACCESS) => Err(OpenError::NotPermitted { path: path.into(), read_only: true }),
+        Err(e) => Err(OpenError::Io { path: path.into(), what: "look at it", source: e.into() }),
+    }
+}
+
+fn classify(path: &Path, stat: &fs::Stat) -> Result<(Backing, Identity), OpenError> {
+    let what = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            return Ok((Backing::File, Identity::File { device: stat.st_dev, inode: stat.st_ino }));
+        }
+        FileType::BlockDevice => return Ok((Backing::Block, Identity::Block { device: stat.st_rdev })),
+        FileType::Directory => "directory",
+        FileType::CharacterDevice => "character device",
+        FileType::Fifo => "named pipe",
+        FileType::Socket => "socket",
+        FileType::Symlink | FileType::Unknown => "thing without data",
+    };
+    Err(OpenError::NotStorage { path: path.into(), what })
+}
+
+/// O_DIRECT only where the kernel says (or, when it says nothing, is known to mean) that sectors fit.
+fn access(reported: Option<Alignment>, known: Option<Alignment>, memory: bool) -> Access {
+    if memory && reported.is_none() {
+        return Access::Buffered;
+    }
+    match reported.or(known) {
+        None | Some(Alignment { memory: 0, .. } | Alignment { offset: 0, .. }) => Access::Buffered,
+        Some(alignment) if alignment.fits_sectors() => Access::Direct(alignment),
+        Some(alignment) => Access::Coarse(alignment),
+    }
+}
+
+/// What the durability of a backing depends on.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    backing: Backing,
+    memory: bool,
+    direct: bool,
+    /// `None` when the kernel does not say.
+    write_through: Option<bool>,
+    options: Options,
+}
+
+/// The Linux initiator never sends a flush, so a write must be durable before it is acknowledged. Files need
+/// RWF_DSYNC even on a write-through disk: a hole or an unwritten extent is only there after its journal commit.
+fn durability(facts: Facts) -> Durability {
+    if facts.memory {
+        Durability::Ram
+    } else if facts.options.read_only {
+        Durability::ReadOnly
+    } else if facts.options.write_back {
+        Durability::OnFlush
+    } else if facts.backing == Backing::Block && facts.direct && facts.write_through == Some(true) {
+        Durability::WriteThrough
+    } else {
+        Durability::EachWrite
+    }
+}
+
+/// What /sys, /proc and /etc say of devices; another root in tests.
+struct System {
+    root: PathBuf,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self { root: PathBuf::from("/") }
+    }
+}
+
+impl System {
+    fn read(&self, path: &Path) -> Option<String> {
+        let text = std::fs::read(self.root.join(path)).ok()?;
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn directory(device: u64) -> PathBuf {
+        PathBuf::from(format!("sys/dev/block/{}:{}", fs::major(device), fs::minor(device)))
+    }
+
+    fn value(&self, device: u64, name: &str) -> Option<String> {
+        self.read(&Self::directory(device).join(name))
+    }
+
+    /// Number of the partition, when it is one.
+    fn partition(&self, device: u64) -> Option<String> {
+        self.value(device, "partition")
+    }
+
+    /// The directory of the whole disk: a partition's is below it.
+    fn disk(&self, device: u64) -> PathBuf {
+        let directory = Self::directory(device);
+        if self.partition(device).is_none() {
+            return directory;
+        }
+        // Not `..` in the path: the entry is a symbolic link, and a lexical clean-up would lead elsewhere.
+        std::fs::canonicalize(self.root.join(&directory))
+            .ok()
+            .and_then(|p| p.parent().map(Path::to_path_buf))
+            .unwrap_or(directory)
+    }
+
+    fn queue(&self, device: u64, name: &str) -> Option<String> {
+        self.read(&self.disk(device).join("queue").join(name))
+    }
+
+    fn write_through(&self, device: u64) -> Option<bool> {
+        match self.queue(device, "write_cache")?.as_str() {
+            "write through" => Some(true),
+            "write back" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn logical_block(&self, device: u64) -> Option<u32> {
+        self.queue(device, "logical_block_size")?.parse().ok()
+    }
+
+    /// Whether the disk is memory: brd and zram.
+    fn is_memory(&self, device: u64) -> bool {
+        let name = std::fs::canonicalize(self.root.join(self.disk(device))).ok();
+        let name = name.as_deref().and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or_default();
+        ["ram", "zram"]
+            .iter()
+            .filter_map(|prefix| name.strip_prefix(prefix))
+            .any(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+    }
+
+    /// Who has a device that was busy.
+    fn user(&self, identity: Identity) -> User {
+        let Identity::Block { device } = identity else { return User::Program };
+        let number = format!("{}:{}", fs::major(device), fs::minor(device));
+        // proc_pid_mountinfo(5): ID, parent, major:minor, root, mount point; blanks in it are octal.
+        let mounts = self.read(Path::new("proc/self/mountinfo")).unwrap_or_default();
+        for line in mounts.lines() {
+            let mut fields = line.split(' ').skip(2);
+            if fields.next() == Some(&number) {
+                if let Some(at) = fields.nth(1) {
+                    return User::Mount(at.replace("\\040", " ").into());
+                }
+            }
+        }
+        let holders = self.root.join(Self::directory(device)).join("holders");
+        let holder = std::fs::read_dir(holders).ok().and_then(|mut d| d.next()?.ok());
+        match holder {
+            Some(entry) => User::Holder(entry.file_name().to_string_lossy().into_owned()),
+            None => User::Program,
+        }
+    }
+
+    fn serial(&self, path: &Path, identity: Identity) -> String {
+        if let Identity::Block { device } = identity {
+            let disk = self.disk(device);
+            let own = ["serial", "device/serial", "wwid", "device/wwid", "dm/uuid", "md/uuid"]
+                .iter()
+                .filter_map(|name| self.read(&disk.join(name)))
+                .find(|text| names_something(text));
+            if let Some(own) = own {
+                return match self.partition(device) {
+                    None if own.len() <= SERIAL && own.bytes().all(|b| b.is_ascii_graphic()) => own,
+                    None => hashed(&["disk", &own]),
+                    Some(number) => hashed(&["partition", &own, &number]),
+                };
+            }
+            if let Some(file) = self.read(&disk.join("loop/backing_file")) {
+                let number = self.partition(device).unwrap_or_default();
+                return hashed(&["loop", &self.machine(), &file, &number]);
+            }
+        }
+        let full = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        hashed(&["path", &self.machine(), &full.to_string_lossy()])
+    }
+
+    /// The machine's id. Without one, serials of equal paths on two machines are equal: they can be configured.
+    fn machine(&self) -> String {
+        self.read(Path::new("etc/machine-id")).unwrap_or_default()
+    }
+}
+
+/// Characters of an ATA serial number (ACS-2, 7.12.7.10, words 10 to 19).
+const SERIAL: usize = 20;
+
+/// Cheap adapters report one and the same digit.
+fn names_something(serial: &str) -> bool {
+    let mut bytes = serial.bytes();
+    bytes.next().is_some_and(|first| bytes.any(|b| b != first))
+}
+
+/// A serial from these parts. FNV-1a, because the answer must be the same in every release; its 64 bits do not
+/// give the machine's id away.
+fn hashed(parts: &[&str]) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in parts.iter().flat_map(|p| p.bytes().chain([0])) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("XS{hash:016X}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const SD: u64 = 0x0800;
+
+    fn system() -> (tempfile::TempDir, System) {
+        let root = tempfile::tempdir().unwrap();
+        let system = System { root: root.path().into() };
+        for (path, text) in [
+            ("sys/devices/a/block/sda/queue/write_cache", "write through\n"),
+            ("sys/devices/a/block/sda/queue/rotational", "1\n"),
+            ("sys/devices/a/block/sda/queue/logical_block_size", "512\n"),
+            ("sys/devices/a/block/sda/device/wwid", "naa.5000c500a1b2c3d4\n"),
+            ("sys/devices/a/block/sda/sda2/partition", "2\n"),
+            ("sys/devices/a/block/sda/sda3/partition", "3\n"),
+            ("sys/devices/b/block/zram0/queue/write_cache", "write back\n"),
+            ("sys/devices/b/block/ramses/queue/write_cache", "nonsense\n"),
+            ("sys/devices/b/block/vdb/serial", "0000000000\n"),
+            ("sys/devices/b/block/vdc/serial", "t10.ATA  a long name with blanks\n"),
+            ("sys/devices/b/block/loop0/loop/backing_file", "/var/lib/image\n"),
+            ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+            ("proc/self/mountinfo", "22 1 8:0 / /mnt/a\\040b rw - ext4 /dev/sda rw\n"),
+        ] {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::fs::create_dir_all(root.path().join("sys/devices/a/block/sda/sda3/holders/dm-7")).unwrap();
+        std::fs::create_dir_all(root.path().join("sys/dev/block")).unwrap();
+        for (number, to) in [
+            ("8:0", "a/block/sda"),
+            ("8:2", "a/block/sda/sda2"),
+            ("8:3", "a/block/sda/sda3"),
+            ("253:0", "b/block/zram0"),
+            ("253:1", "b/block/ramses"),
+            ("254:1", "b/block/vdb"),
+            ("254:2", "b/block/vdc"),
+            ("7:0", "b/block/loop0"),
+        ] {
+            symlink(format!("../../devices/{to}"), root.path().join("sys/dev/block").join(number)).unwrap();
+        }
+        (root, system)
+    }
+
+    fn block(major: u32, minor: u32) -> u64 {
+        fs::makedev(major, minor)
+    }
+
+    #[test]
+    fn partitions_look_at_their_disk() {
+        let (_root, s) = system();
+        assert_eq!(block(8, 0), SD);
+        for minor in [0, 2, 3] {
+            assert_eq!(s.write_through(block(8, minor)), Some(true));
+            assert_eq!(s.queue(block(8, minor), "rotational").as_deref(), Some("1"));
+            assert_eq!(s.logical_block(block(8, minor)), Some(512));
+        }
+        assert_eq!(s.write_through(block(253, 0)), Some(false));
+        assert_eq!(s.write_through(block(253, 1)), None, "an unknown word is no promise");
+        assert_eq!(s.write_through(block(9, 9)), None, "nor is silence");
+    }
+
+    #[test]
+    fn memory_disks_are_known_by_name() {
+        let (_root, s) = system();
+        assert!(s.is_memory(block(253, 0)));
+        assert!(!s.is_memory(block(253, 1)));
+        assert!(!s.is_memory(block(8, 2)));
+    }
+
+    #[test]
+    fn a_busy_device_names_who_has_it() {
+        let (_root, s) = system();
+        let user = |minor| s.user(Identity::Block { device: block(8, minor) });
+        assert_eq!(user(0), User::Mount("/mnt/a b".into()));
+        assert_eq!(user(3), User::Holder("dm-7".into()));
+        assert_eq!(user(2), User::Program);
+        assert_eq!(s.user(Identity::File { device: SD, inode: 1 }), User::Program);
+    }
+
+    #[test]
+    fn serials_are_short_printable_stable_and_different() {
+        let (_root, s) = system();
+        let dev = Path::new("/dev/does-not-exist");
+        let of = |device| s.serial(dev, Identity::Block { device });
+        assert_eq!(of(block(8, 0)), "naa.5000c500a1b2c3d4");
+        // Fixed: initiators keep names made from these.
+        assert_eq!(of(block(8, 2)), hashed(&["partition", "naa.5000c500a1b2c3d4", "2"]));
+        assert_eq!(hashed(&["a", "b"]), "XSAB40D7820D408076");
+        let file = |path: &str| s.serial(Path::new(path), Identity::File { device: 1, inode: 1 });
+        let all = [
+            of(block(8, 0)),
+            of(block(8, 2)),
+            of(block(8, 3)),
+            of(block(254, 1)),
+            of(block(254, 2)),
+            of(block(7, 0)),
+            file("/nowhere/a"),
+            file("/nowhere/b"),
+        ];
+        for (i, serial) in all.iter().enumerate() {
+            assert!((1..=SERIAL).contains(&serial.len()), "{serial}");
+            assert!(serial.bytes().all(|b| b.is_ascii_graphic()), "{serial}");
+            assert!(!all[..i].contains(serial), "{serial} twice");
+        }
+        let (other_root, other) = system();
+        assert_eq!(other.serial(Path::new("/nowhere/a"), Identity::File { device: 2, inode: 9 }), all[6]);
+        std::fs::write(other_root.path().join("etc/machine-id"), "ffffffffffffffffffffffffffffffff\n")
+            .unwrap();
+        assert_ne!(other.serial(Path::new("/nowhere/a"), Identity::File { device: 1, inode: 1 }), all[6]);
+    }
+
+    #[test]
+    fn direct_only_where_sectors_fit() {
+        let a = |memory, offset| Alignment { memory, offset };
+        for (reported, known, memory, want) in [
+            (Some(a(512, 512)), None, false, Access::Direct(a(512, 512))),
+            (Some(a(4, 512)), None, false, Access::Direct(a(4, 512))),
+            (Some(a(512, 4096)), Some(a(512, 512)), false, Access::Coarse(a(512, 4096))),
+            (Some(a(4096, 512)), None, false, Access::Coarse(a(4096, 512))),
+            (Some(a(0, 0)), Some(a(512, 512)), false, Access::Buffered),
+            (Some(a(3, 512)), None, false, Access::Coarse(a(3, 512))),
+            (None, Some(a(512, 512)), false, Access::Direct(a(512, 512))),
+            (None, Some(a(4096, 4096)), false, Access::Coarse(a(4096, 4096))),
+            (None, None, false, Access::Buffered),
+            (None, Some(a(512, 512)), true, Access::Buffered),
+        ] {
+            assert_eq!(access(reported, known, memory), want, "{reported:?} {known:?} {memory}");
+        }
+    }
+
+    #[test]
+    fn durability_is_never_promised_without_proof() {
+        let file = Facts {
+            backing: Backing::File,
+            memory: false,
+            direct: true,
+            write_through: Some(true),
+            options: Options::default(),
+        };
+        let block = Facts { backing: Backing::Block, ..file };
+        let write_back = Options { write_back: true, read_only: false };
+        let read_only = Options { write_back: false, read_only: true };
+        for (facts, want) in [
+            (file, Durability::EachWrite),
+            (Facts { direct: false, ..file }, Durability::EachWrite),
+            (block, Durability::WriteThrough),
+            (Facts { direct: false, ..block }, Durability::EachWrite),
+            (Facts { write_through: Some(false), ..block }, Durability::EachWrite),
+            (Facts { write_through: None, ..block }, Durability::EachWrite),
+            (Facts { options: write_back, ..file }, Durability::OnFlush),
+            (Facts { options: write_back, ..block }, Durability::OnFlush),
+            (Facts { options: read_only, ..block }, Durability::ReadOnly),
+            (Facts { memory: true, ..file }, Durability::Ram),
+            (Facts { memory: true, ..block }, Durability::Ram),
+            (Facts { memory: true, options: write_back, ..file }, Durability::Ram),
+        ] {
+            assert_eq!(durability(facts), want, "{facts:?}");
+        }
+        for (durability, flags, holds) in [
+            (Durability::EachWrite, libc::RWF_DSYNC, true),
+            (Durability::WriteThrough, 0, true),
+            (Durability::OnFlush, 0, false),
+            (Durability::Ram, 0, false),
+            (Durability::ReadOnly, 0, false),
+        ] {
+            assert_eq!((durability.write_flags(), durability.holds()), (flags, holds), "{durability}");
+        }
+    }
+}
