@@ -48,6 +48,14 @@ pub const MAX_FRAGMENTS: usize = 5;
 /// Pieces of the longest reply: header chunk and a run.
 pub const REPLY_PIECES: usize = 1 + RUN_CHUNKS;
 
+/// Files one worker's io_uring can have registered at once, over all its slots.
+pub const FILES: usize = 1024;
+/// Descriptors one worker's io_uring can watch while it sleeps: a socket for each queue, and its eventfd.
+pub const WATCHES: usize = 64;
+/// Kernel threads one worker's io_uring may use for what cannot be done without blocking (flushes, page cache
+/// writes): many, so that a hung device does not hold the last one.
+pub const IO_THREADS: u32 = 64;
+
 /// Bytes of one io_uring registered buffer at most (io_uring/rsrc.c); the UMEM is registered in such pieces.
 pub const REGISTERED_PIECE: usize = 1 << 30;
 
