@@ -635,7 +635,7 @@ impl System {
         let Identity::Block { device } = identity else { return User::Program };
         let number = format!("{}:{}", fs::major(device), fs::minor(device));
         // proc_pid_mountinfo(5): ID, parent, major:minor, root, mount point; blanks in it are octal.
-        let mounts = self.read(Path::new("proc/self/mountinfo")).unwrap_or_default();
+        let mounts = self.read(Path::new("proc/thread-self/mountinfo")).unwrap_or_default();
         for line in mounts.lines() {
             let mut fields = line.split(' ').skip(2);
             if fields.next() == Some(&number) {
@@ -723,7 +723,7 @@ mod tests {
             ("sys/devices/b/block/vdc/serial", "t10.ATA  a long name with blanks\n"),
             ("sys/devices/b/block/loop0/loop/backing_file", "/var/lib/image\n"),
             ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
-            ("proc/self/mountinfo", "22 1 8:0 / /mnt/a\\040b rw - ext4 /dev/sda rw\n"),
+            ("proc/thread-self/mountinfo", "22 1 8:0 / /mnt/a\\040b rw - ext4 /dev/sda rw\n"),
         ] {
             let path = root.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

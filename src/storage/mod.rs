@@ -7,9 +7,11 @@
 
 pub mod device;
 pub mod memory;
+pub mod uring;
 
 pub use device::Device;
 pub use memory::MemoryStorage;
+pub use uring::UringStorage;
 
 use crate::frame::Buffer;
 

@@ -1,0 +1,1002 @@
+//! Storage by io_uring: one ring for one worker, which also is where that worker sleeps.
+//!
+//! Not here: opening and measuring files (`device`), sockets (only watched), ATA. Not movable to another thread:
+//! the ring is made for the thread that made it.
+//! Invariant: the kernel works only on memory whose token lies in the table of jobs, and a token leaves the table
+//! only with the kernel's last word on its job.
+
+use super::device::Device;
+use super::{Done, Failure, FileId, Job, Storage, Verb, Woken};
+use crate::frame::{Buffer, Chunk, Region};
+use crate::limits;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Times one job is handed to the kernel again, after EAGAIN, EINTR or a part of its bytes.
+const TRIES: u8 = 32;
+/// How long a dropped storage waits for the kernel to give memory back.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Completions looked at in one go.
+const BATCH: usize = 64;
+
+static ABANDONED: AtomicU64 = AtomicU64::new(0);
+
+/// Buffers that the kernel still owned when their storage was dropped, since the process started. Their memory is
+/// never given out again. Anything but 0 names a device that hung during a stop.
+#[must_use]
+pub fn abandoned() -> u64 {
+    ABANDONED.load(Ordering::Relaxed)
+}
+
+/// Why there is no ring.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The sysctl forbids io_uring.
+    #[error(
+        "io_uring is switched off here (kernel.io_uring_disabled = {value}); allow it with \
+         `sysctl kernel.io_uring_disabled=0`{}",
+        if *.value == 1 { ", or run in the group of kernel.io_uring_group" } else { "" }
+    )]
+    Disabled {
+        /// The sysctl's value.
+        value: u8,
+    },
+    /// Something else forbids it.
+    #[error(
+        "this process may not use io_uring ({source}): a seccomp filter or container profile forbids it; \
+         allow io_uring_setup, io_uring_enter and io_uring_register"
+    )]
+    Denied {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel has none that serves.
+    #[error("the kernel's io_uring lacks {what} ({source}); Linux 6.1 or newer is needed")]
+    TooOld {
+        /// What is missing.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The memory could not be locked.
+    #[error(
+        "cannot lock {bytes} bytes of memory for io_uring: the limit (RLIMIT_MEMLOCK) is {limit}; set \
+         LimitMEMLOCK=infinity in the systemd unit, raise `ulimit -l`, or give CAP_IPC_LOCK"
+    )]
+    Memlock {
+        /// What was to be locked.
+        bytes: usize,
+        /// The limit in bytes, or the word for none.
+        limit: String,
+    },
+    /// No descriptor is left, or the table of files is full.
+    #[error(
+        "{files} files are more than this process may register (RLIMIT_NOFILE, at most {}); raise LimitNOFILE \
+        or serve fewer slots",
+        limits::FILES
+    )]
+    Files {
+        /// How many there would be.
+        files: usize,
+    },
+    /// The kernel refused for another reason.
+    #[error("io_uring cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Why a file was not added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The table is full.
+    #[error("no more than {0} files can be open in one worker; use more workers or fewer slots")]
+    Full(usize),
+    /// Jobs of the file are in flight.
+    #[error("{0} requests of the file are in flight; wait for them")]
+    Busy(u32),
+    /// There is no such file.
+    #[error("there is no such file")]
+    Unknown,
+    /// The kernel refused.
+    #[error("io_uring cannot change its table of files: {0}")]
+    Io(#[source] io::Error),
+}
+
+/// What the ring did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Calls of io_uring_enter, sleeps included.
+    pub enters: u64,
+    /// Calls of io_uring_enter that were allowed to block.
+    pub sleeps: u64,
+    /// Reads of event counters.
+    pub drains: u64,
+    /// Jobs handed to the kernel.
+    pub started: u64,
+    /// Jobs that ended, by the kernel or by us.
+    pub ended: u64,
+    /// Jobs handed to the kernel again after EAGAIN or EINTR.
+    pub retried: u64,
+    /// Jobs handed to the kernel again for the rest of their bytes.
+    pub continued: u64,
+    /// Jobs refused because they did not have the alignment of their file. Anything but 0 is a defect.
+    pub misaligned: u64,
+    /// Watches armed again because the kernel had given them up.
+    pub rearmed: u64,
+    /// Watches that the kernel refused.
+    pub deaf: u64,
+    /// Completions that belong to nothing. Anything but 0 is a defect.
+    pub stray: u64,
+    /// Failed calls of io_uring_enter, other than for a signal or a timeout.
+    pub errors: u64,
+    /// The errno of the last of those; 0 for none.
+    pub last_error: i32,
+}
+
+impl Stats {
+    /// System calls made since the ring is up.
+    #[must_use]
+    pub fn syscalls(&self) -> u64 {
+        self.enters + self.drains
+    }
+}
+
+/// One place of the table of jobs.
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    job: Option<Job>,
+    /// Bytes transferred so far.
+    moved: u32,
+    tries: u8,
+}
+
+#[derive(Debug)]
+struct Watch {
+    key: u16,
+    /// Our own descriptor, so that arming again cannot meet another file under the same number.
+    file: OwnedFd,
+    generation: u32,
+    /// Whether the counter of an eventfd must be read.
+    counter: bool,
+    /// Whether the kernel has a poll for it.
+    armed: bool,
+    ready: bool,
+}
+
+/// A completion's address: kind (2 bits), generation (30), index (32).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    Job { index: u32, generation: u32 },
+    Watch { index: u32, generation: u32 },
+    Cancel,
+}
+
+const GENERATIONS: u32 = (1 << 30) - 1;
+
+impl Name {
+    fn pack(self) -> u64 {
+        let pack = |kind: u64, index: u32, generation: u32| {
+            kind << 62 | u64::from(generation & GENERATIONS) << 32 | u64::from(index)
+        };
+        match self {
+            Self::Job { index, generation } => pack(0, index, generation),
+            Self::Watch { index, generation } => pack(1, index, generation),
+            Self::Cancel => pack(2, 0, 0),
+        }
+    }
+
+    fn unpack(data: u64) -> Option<Self> {
+        // Both halves are cut to size on purpose.
+        let (index, generation) = (data as u32, (data >> 32) as u32 & GENERATIONS);
+        match data >> 62 {
+            0 => Some(Self::Job { index, generation }),
+            1 => Some(Self::Watch { index, generation }),
+            2 => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+}
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+struct WaitArgument {
+    sigmask: u64,
+    sigmask_bytes: u32,
+    min_wait_usec: u32,
+    timeout: u64,
+}
+
+/// What became of a call of io_uring_enter.
+enum Entered {
+    Done,
+    TimedOut,
+    Interrupted,
+    Failed,
+}
+
+/// What to do with a job after a completion.
+enum Next {
+    End(Result<(), Failure>),
+    Again,
+}
+
+/// [`Storage`] by io_uring.
+pub struct UringStorage {
+    ring: IoUring,
+    /// What io_uring_enter is called with: a registered index, or the descriptor.
+    enter: (RawFd, u32),
+    region: Arc<Region>,
+    files: Box<[Option<Device>]>,
+    /// Jobs in flight of each file.
+    busy: Box<[u32]>,
+    slots: Box<[Slot]>,
+    free: Vec<u32>,
+    done: VecDeque<Done>,
+    watches: Vec<Option<Watch>>,
+    /// Watches made so far, to tell two in the same place apart.
+    watched: u32,
+    /// A watch has spoken since the last sleep.
+    event: bool,
+    stats: Stats,
+    /// The ring belongs to the thread that made it.
+    _thread: PhantomData<*mut ()>,
+}
+
+impl std::fmt::Debug for UringStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UringStorage")
+            .field("depth", &self.slots.len())
+            .field("in_flight", &self.in_flight())
+            .field("files", &self.files.iter().flatten().count())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl UringStorage {
+    /// A ring for up to `depth` jobs at once (1 to 16384) on these files, whose numbers are their places in `files`,
+    /// with all of `region` registered. Call it in the thread that will use it.
+    ///
+    /// # Errors
+    /// See [`SetupError`]; the files are closed then.
+    pub fn new(region: Arc<Region>, depth: usize, files: Vec<Device>) -> Result<Self, SetupError> {
+        let depth = depth.clamp(1, 16384);
+        // Each job and each watch has at most one submission on its way, so that the queue never is full; and
+        // the kernel drops no completion while there is four times that room.
+        let entries = (depth + limits::WATCHES + 1).next_power_of_two() as u32;
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(entries * 4)
+            .build(entries)
+            .map_err(|e| setup_error(e, sysctl()))?;
+
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let table =
+            most.map_or(limits::FILES, |n| limits::FILES.min(usize::try_from(n).unwrap_or(usize::MAX)));
+        if files.len() > table {
+            return Err(SetupError::Files { files: files.len() });
+        }
+        let io = |what| move |source| SetupError::Io { what, source };
+        let submitter = ring.submitter();
+        submitter.register_files_sparse(table as u32).map_err(io("make a table of files"))?;
+        register(&submitter, &region)?;
+        // First number: bounded work, which is files and devices. Second: the rest, which we do not have.
+        submitter.register_iowq_max_workers(&mut [limits::IO_THREADS, 1]).map_err(io("limit its threads"))?;
+
+        let enter = register_ring(ring.as_raw_fd());
+        let mut storage = Self {
+            ring,
+            enter,
+            region,
+            files: (0..table).map(|_| None).collect(),
+            busy: vec![0; table].into_boxed_slice(),
+            slots: (0..depth).map(|_| Slot::default()).collect(),
+            free: (0..depth as u32).rev().collect(),
+            done: VecDeque::with_capacity(depth),
+            watches: Vec::with_capacity(limits::WATCHES),
+            watched: 0,
+            event: false,
+            stats: Stats::default(),
+            _thread: PhantomData,
+        };
+        for file in files {
+            storage.add_file(file).map_err(|e| match e {
+                FileError::Io(source) => SetupError::Io { what: "register a file", source },
+                FileError::Full(files) => SetupError::Files { files: files + 1 },
+                FileError::Busy(_) | FileError::Unknown => {
+                    SetupError::Io { what: "register a file", source: io::ErrorKind::InvalidInput.into() }
+                }
+            })?;
+        }
+        Ok(storage)
+    }
+
+    /// Adds a file, under the lowest free number.
+    ///
+    /// # Errors
+    /// [`FileError::Full`] or [`FileError::Io`]; the file is closed then.
+    pub fn add_file(&mut self, file: Device) -> Result<FileId, FileError> {
+        let full = FileError::Full(self.files.len());
+        let Some(index) = self.files.iter().position(Option::is_none) else { return Err(full) };
+        let Ok(number) = u16::try_from(index) else { return Err(full) };
+        self.set_file(index, file.as_fd().as_raw_fd())?;
+        self.files[index] = Some(file);
+        Ok(FileId(number))
+    }
+
+    /// Takes a file out of the table. Its number may be given to the next file.
+    ///
+    /// # Errors
+    /// [`FileError::Busy`] while jobs of it are in flight, [`FileError::Unknown`] or [`FileError::Io`].
+    pub fn remove_file(&mut self, file: FileId) -> Result<Device, FileError> {
+        let index = usize::from(file.0);
+        if self.file(file).is_none() {
+            return Err(FileError::Unknown);
+        }
+        match self.busy[index] {
+            0 => {}
+            n => return Err(FileError::Busy(n)),
+        }
+        self.set_file(index, -1)?;
+        self.files[index].take().ok_or(FileError::Unknown)
+    }
+
+    /// What is known of a file.
+    #[must_use]
+    pub fn file(&self, file: FileId) -> Option<&Device> {
+        self.files.get(usize::from(file.0))?.as_ref()
+    }
+
+    fn set_file(&self, index: usize, fd: RawFd) -> Result<(), FileError> {
+        self.ring.submitter().register_files_update(index as u32, &[fd]).map(drop).map_err(FileError::Io)
+    }
+
+    /// Wakes sleeps when `file` becomes readable: a socket, whose data the caller reads. Keeps a descriptor of its
+    /// own until [`UringStorage::unwatch`] or drop.
+    ///
+    /// # Errors
+    /// When there are [`limits::WATCHES`] already or no descriptor is left.
+    pub fn watch(&mut self, file: BorrowedFd<'_>, key: u16) -> io::Result<()> {
+        self.add_watch(file, key, false)
+    }
+
+    /// Wakes sleeps when the counter of an eventfd is raised, and sets it back. Makes it non-blocking.
+    ///
+    /// # Errors
+    /// As [`UringStorage::watch`].
+    pub fn watch_eventfd(&mut self, file: BorrowedFd<'_>, key: u16) -> io::Result<()> {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        // Reading a counter that somebody else has read already must not block the worker.
+        fcntl_setfl(file, fcntl_getfl(file)? | OFlags::NONBLOCK)?;
+        self.add_watch(file, key, true)
+    }
+
+    fn add_watch(&mut self, file: BorrowedFd<'_>, key: u16, counter: bool) -> io::Result<()> {
+        let file = file.try_clone_to_owned()?;
+        let index = match self.watches.iter().position(Option::is_none) {
+            Some(index) => index,
+            None if self.watches.len() < limits::WATCHES => {
+                self.watches.push(None);
+                self.watches.len() - 1
+            }
+            None => return Err(io::Error::other("too many descriptors to watch")),
+        };
+        self.watched = (self.watched + 1) & GENERATIONS;
+        let generation = self.watched;
+        self.watches[index] = Some(Watch { key, file, generation, counter, armed: false, ready: false });
+        self.arm(index);
+        Ok(())
+    }
+
+    /// Stops watching; returns when the kernel has let go of the descriptor, or after two seconds.
+    pub fn unwatch(&mut self, key: u16) {
+        for index in 0..self.watches.len() {
+            let Some(watch) = &self.watches[index] else { continue };
+            if watch.key != key {
+                continue;
+            }
+            let name = Name::Watch { index: index as u32, generation: watch.generation }.pack();
+            let cancel = opcode::PollRemove::new(name).build().user_data(Name::Cancel.pack());
+            let end = Instant::now() + DRAIN;
+            // The poll may wait in the submission queue yet: the kernel takes them in order.
+            let mut asked = false;
+            while self.watches[index].as_ref().is_some_and(|w| w.armed) && Instant::now() < end {
+                asked = asked || self.push(&cancel);
+                let _ = self.wait(Some(Duration::from_millis(10)));
+                self.harvest_rearming(Some(index));
+            }
+            self.watches[index] = None;
+        }
+    }
+
+    /// Gives the keys of the watches that spoke since the last call.
+    pub fn take_ready(&mut self, sink: &mut dyn FnMut(u16)) {
+        for watch in self.watches.iter_mut().flatten() {
+            if std::mem::take(&mut watch.ready) {
+                sink(watch.key);
+            }
+        }
+    }
+
+    /// Sleeps until a job ends, a watch speaks, a signal comes, or the time is up; returns at once when one of
+    /// these has happened since the last sleep. What was submitted is handed to the kernel first.
+    ///
+    /// No event is lost: the kernel publishes what it has before it wakes, so a caller that looks at its
+    /// sockets, then sleeps, then looks again sees everything.
+    pub fn sleep(&mut self, timeout: Option<Duration>) -> Woken {
+        // Alone, so that the result of the waiting call tells whether the time was up.
+        self.turn();
+        if self.pending() {
+            return Woken::Event;
+        }
+        self.stats.sleeps += 1;
+        let entered = self.wait(timeout);
+        self.harvest();
+        match entered {
+            Entered::TimedOut if !self.pending() => return Woken::Timeout,
+            // A ring that cannot even wait must not turn the worker into a busy loop.
+            Entered::Failed => std::thread::sleep(Duration::from_millis(1)),
+            Entered::TimedOut | Entered::Done | Entered::Interrupted => {}
+        }
+        self.event = false;
+        Woken::Event
+    }
+
+    /// What the ring did so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Whether something happened since the last sleep; forgets that of the watches.
+    fn pending(&mut self) -> bool {
+        std::mem::take(&mut self.event) || !self.done.is_empty()
+    }
+
+    /// Puts one entry on the submission queue. `false` when there is no room, which the sizes rule out.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: reads and writes are pushed only by `start`, which says why their memory is valid; all other
+        // entries name no memory.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// io_uring_enter with everything on the submission queue.
+    fn enter(&mut self, least: u32, wait: Option<&WaitArgument>) -> Entered {
+        let submit = self.ring.submission().len();
+        let mut flags = self.enter.1 | IORING_ENTER_GETEVENTS;
+        let (argument, bytes) = match wait {
+            None => (std::ptr::null(), 0),
+            Some(wait) => {
+                flags |= IORING_ENTER_EXT_ARG;
+                (std::ptr::from_ref(wait), size_of::<WaitArgument>())
+            }
+        };
+        self.stats.enters += 1;
+        // SAFETY: the descriptor (or registered index) is that of our ring, which is open; the argument is null or
+        // points to a structure that outlives the call, as does the time it points to (kept by `wait`).
+        let got = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.enter.0,
+                submit as u32,
+                least,
+                flags,
+                argument,
+                bytes,
+            )
+        };
+        if got >= 0 {
+            return Entered::Done;
+        }
+        match io::Error::last_os_error().raw_os_error().unwrap_or(0) {
+            libc::ETIME => Entered::TimedOut,
+            libc::EINTR => Entered::Interrupted,
+            errno => {
+                // Memory for requests ran out or the like: what was not taken is still on the queue.
+                self.stats.errors += 1;
+                self.stats.last_error = errno;
+                Entered::Failed
+            }
+        }
+    }
+
+    /// io_uring_enter until there is a completion or the time is up.
+    fn wait(&mut self, timeout: Option<Duration>) -> Entered {
+        let time = timeout.map(|t| types::Timespec::from(t.min(Duration::from_secs(1 << 30))));
+        let wait = WaitArgument {
+            sigmask: 0,
+            sigmask_bytes: 0,
+            min_wait_usec: 0,
+            timeout: time.as_ref().map_or(0, |t| std::ptr::from_ref(t) as u64),
+        };
+        self.enter(1, Some(&wait))
+    }
+
+    fn arm(&mut self, index: usize) {
+        let Some(Some(watch)) = self.watches.get(index) else { return };
+        let name = Name::Watch { index: index as u32, generation: watch.generation };
+        let poll = opcode::PollAdd::new(types::Fd(watch.file.as_raw_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(name.pack());
+        let armed = self.push(&poll);
+        debug_assert!(armed, "the submission queue has room for every watch");
+        if let Some(Some(watch)) = self.watches.get_mut(index) {
+            watch.armed = armed;
+        }
+    }
+
+    /// Takes everything off the completion queue.
+    fn harvest(&mut self) {
+        self.harvest_rearming(None);
+    }
+
+    /// As `harvest`, but does not arm this watch again.
+    fn harvest_rearming(&mut self, except: Option<usize>) {
+        loop {
+            let batch: arrayvec::ArrayVec<cqueue::Entry, BATCH> =
+                self.ring.completion().take(BATCH).collect();
+            for entry in &batch {
+                match Name::unpack(entry.user_data()) {
+                    Some(Name::Job { index, generation }) => {
+                        self.completed(index, generation, entry.result())
+                    }
+                    Some(Name::Watch { index, generation }) => {
+                        let again = except != Some(index as usize);
+                        self.spoke(index as usize, generation, entry.result(), entry.flags(), again);
+                    }
+                    Some(Name::Cancel) => {}
+                    None => self.stats.stray += 1,
+                }
+            }
+            if batch.len() < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn spoke(&mut self, index: usize, generation: u32, result: i32, flags: u32, again: bool) {
+        let Some(Some(watch)) = self.watches.get_mut(index) else { return };
+        if watch.generation != generation {
+            return;
+        }
+        let more = cqueue::more(flags);
+        watch.armed = more;
+        watch.ready = true;
+        self.event = true;
+        if watch.counter && result > 0 {
+            let mut counter = [0; 8];
+            // Empty already, or interrupted: the next event reads it.
+            let _ = rustix::io::read(&watch.file, &mut counter);
+            self.stats.drains += 1;
+        }
+        if more || !again {
+            return;
+        }
+        if result < 0 {
+            // Arming again would fail again, at once and for ever.
+            self.stats.deaf += 1;
+            return;
+        }
+        self.stats.rearmed += 1;
+        self.arm(index);
+    }
+
+    fn completed(&mut self, index: u32, generation: u32, result: i32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else {
+            self.stats.stray += 1;
+            return;
+        };
+        let (Some(job), true) = (&slot.job, slot.generation == generation) else {
+            self.stats.stray += 1;
+            return;
+        };
+        let direct =
+            self.files.get(usize::from(job.file.0)).and_then(Option::as_ref).and_then(Device::alignment);
+        let (moved, next) = judge(job.verb, job.len, slot.moved, result, direct.map(|a| a.offset));
+        slot.moved = moved;
+        match next {
+            Next::Again if slot.tries < TRIES => {
+                slot.tries += 1;
+                if result > 0 {
+                    self.stats.continued += 1;
+                } else {
+                    self.stats.retried += 1;
+                }
+                if !self.start(index) {
+                    self.end(index, Err(Failure::Errno(libc::EAGAIN)));
+                }
+            }
+            Next::Again => {
+                let errno = if result < 0 { -result } else { libc::EIO };
+                self.end(index, Err(Failure::Errno(errno)));
+            }
+            Next::End(result) => self.end(index, result),
+        }
+    }
+
+    fn end(&mut self, index: u32, result: Result<(), Failure>) {
+        let slot = &mut self.slots[index as usize];
+        let Some(job) = slot.job.take() else { return };
+        slot.generation = (slot.generation + 1) & GENERATIONS;
+        self.free.push(index);
+        self.busy[usize::from(job.file.0)] -= 1;
+        self.finish(job, result);
+    }
+
+    fn finish(&mut self, job: Job, result: Result<(), Failure>) {
+        self.stats.ended += 1;
+        self.done.push_back(Done { ticket: job.ticket, buffer: job.buffer, result });
+    }
+
+    /// Puts the job of a slot, or the rest of it, on the submission queue.
+    fn start(&mut self, index: u32) -> bool {
+        let slot = &self.slots[index as usize];
+        let Some(job) = &slot.job else { return false };
+        let name = Name::Job { index, generation: slot.generation }.pack();
+        let file = types::Fixed(u32::from(job.file.0));
+        let flags = self.files[usize::from(job.file.0)].as_ref().map_or(0, |f| f.durability().write_flags());
+        let address = job.buffer.address() as usize + (job.at + slot.moved) as usize;
+        let (offset, len) = (job.offset + u64::from(slot.moved), job.len - slot.moved);
+        // SAFETY: `check` saw that `at + len` bytes are inside the buffer, whose token the slot holds until the
+        // kernel's last completion, and tokens name chunks inside the region, which we keep alive.
+        let memory = unsafe { self.region.base().as_ptr().add(address) };
+        let piece = (address / limits::REGISTERED_PIECE) as u16;
+        let entry = match job.verb {
+            Verb::Read => opcode::ReadFixed::new(file, memory, len, piece).offset(offset).build(),
+            Verb::Write => {
+                opcode::WriteFixed::new(file, memory, len, piece).offset(offset).rw_flags(flags).build()
+            }
+            Verb::Flush => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+        };
+        let pushed = self.push(&entry.user_data(name));
+        debug_assert!(pushed, "the submission queue has room for every job");
+        pushed
+    }
+
+    /// What is wrong with a job, or `Ok(false)` when there is nothing to transfer.
+    fn check(&mut self, job: &Job) -> Result<bool, Failure> {
+        let invalid = Failure::Errno(libc::EINVAL);
+        let Some(file) = self.files.get(usize::from(job.file.0)).and_then(Option::as_ref) else {
+            return Err(Failure::Errno(libc::EBADF));
+        };
+        if job.verb == Verb::Flush {
+            return Ok(true);
+        }
+        if job.verb == Verb::Write && file.read_only() {
+            return Err(Failure::Errno(libc::EBADF));
+        }
+        let (at, len) = (job.at as usize, job.len as usize);
+        let start = job.buffer.address() as usize + at;
+        if at + len > job.buffer.capacity() || start + len > self.region.len() {
+            return Err(invalid);
+        }
+        if len == 0 {
+            return Ok(false);
+        }
+        if start / limits::REGISTERED_PIECE != (start + len - 1) / limits::REGISTERED_PIECE {
+            return Err(invalid);
+        }
+        // Never past the measured end: a regular file would grow.
+        if job.offset.checked_add(len as u64).is_none_or(|end| end > file.size()) {
+            return Err(Failure::Short);
+        }
+        if let Some(direct) = file.alignment() {
+            // The kernel may let some of these pass, and another kernel not: we never find out.
+            let memory = self.region.base().as_ptr() as usize + start;
+            let unit = u64::from(direct.offset);
+            if memory % direct.memory as usize != 0 || job.offset % unit != 0 || len as u64 % unit != 0 {
+                self.stats.misaligned += 1;
+                debug_assert!(false, "a misaligned job for a direct file: {job:?}");
+                return Err(invalid);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Asks the kernel to give everything back and waits a bounded time for it.
+    fn drain(&mut self) {
+        let end = Instant::now() + DRAIN;
+        for watch in self.watches.iter_mut().flatten() {
+            // No arming again: the ring goes.
+            watch.generation = u32::MAX;
+        }
+        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+        let mut asked = false;
+        while self.free.len() < self.slots.len() && Instant::now() < end {
+            asked = asked || self.push(&cancel.clone().user_data(Name::Cancel.pack()));
+            let _ = self.wait(Some(Duration::from_millis(50)));
+            // Retries would go on for ever.
+            for slot in &mut self.slots {
+                slot.tries = TRIES;
+            }
+            self.harvest();
+        }
+    }
+}
+
+/// What a completion means for a job of which `moved` of `len` bytes were done before. `unit` is the alignment of
+/// offsets in the file, if it has one. Gives the bytes done now.
+fn judge(verb: Verb, len: u32, moved: u32, result: i32, unit: Option<u32>) -> (u32, Next) {
+    let Ok(bytes) = u32::try_from(result) else {
+        return match -result {
+            // A flush is never tried again: the error that ended it is reported once and then forgotten by the
+            // kernel, so that the next one would say that all is well.
+            libc::EAGAIN | libc::EINTR if verb != Verb::Flush => (moved, Next::Again),
+            errno => (moved, Next::End(Err(Failure::Errno(errno)))),
+        };
+    };
+    if verb == Verb::Flush {
+        return (moved, Next::End(Ok(())));
+    }
+    let moved = moved.saturating_add(bytes);
+    if moved == len {
+        (moved, Next::End(Ok(())))
+    } else if moved > len {
+        // More than was asked for: nothing the kernel says of this job can be trusted.
+        (len, Next::End(Err(Failure::Errno(libc::EIO))))
+    } else if bytes == 0 {
+        (moved, Next::End(Err(Failure::Short)))
+    } else if unit.is_some_and(|unit| moved % unit != 0) {
+        // The rest would be misaligned. A direct read stops in the middle of a unit only where the file ends.
+        let failure = if verb == Verb::Read { Failure::Short } else { Failure::Errno(libc::EIO) };
+        (moved, Next::End(Err(failure)))
+    } else {
+        (moved, Next::Again)
+    }
+}
+
+const IORING_ENTER_GETEVENTS: u32 = 1;
+const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
+const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
+const IORING_REGISTER_RING_FDS: u32 = 20;
+const IORING_UNREGISTER_RING_FDS: u32 = 21;
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+struct RegisteredRing {
+    index: u32,
+    reserved: u32,
+    fd: u64,
+}
+
+/// Registers the ring's own descriptor, which saves a look-up in each call. What cannot be registered is used as
+/// it is. The crate does this too, but forgets the index with each `submitter()`.
+fn register_ring(fd: RawFd) -> (RawFd, u32) {
+    let mut ring = RegisteredRing { index: u32::MAX, reserved: 0, fd: fd as u64 };
+    // SAFETY: the descriptor is an open ring, and the kernel reads and writes one such structure during the call.
+    let got = unsafe {
+        libc::syscall(libc::SYS_io_uring_register, fd, IORING_REGISTER_RING_FDS, &raw mut ring, 1u32)
+    };
+    match (got, RawFd::try_from(ring.index)) {
+        (1, Ok(index)) => (index, IORING_ENTER_REGISTERED_RING),
+        _ => (fd, 0),
+    }
+}
+
+/// Undoes [`register_ring`]: the thread would keep the ring open otherwise.
+fn unregister_ring(fd: RawFd, enter: (RawFd, u32)) {
+    if enter.1 & IORING_ENTER_REGISTERED_RING == 0 {
+        return;
+    }
+    let ring = RegisteredRing { index: enter.0 as u32, reserved: 0, fd: 0 };
+    // SAFETY: as in `register_ring`; the kernel only reads.
+    unsafe {
+        libc::syscall(libc::SYS_io_uring_register, fd, IORING_UNREGISTER_RING_FDS, &raw const ring, 1u32)
+    };
+}
+
+/// Registers the region in pieces that the kernel takes.
+fn register(submitter: &io_uring::Submitter<'_>, region: &Region) -> Result<(), SetupError> {
+    if region.is_empty() {
+        return Ok(());
+    }
+    let pieces: Vec<libc::iovec> = (0..region.len())
+        .step_by(limits::REGISTERED_PIECE)
+        .map(|start| libc::iovec {
+            // SAFETY: `start` is inside the region.
+            iov_base: unsafe { region.base().as_ptr().add(start) }.cast(),
+            iov_len: limits::REGISTERED_PIECE.min(region.len() - start),
+        })
+        .collect();
+    // SAFETY: the memory is mapped as long as the region, of which the storage holds a reference beyond the life of
+    // the ring (and for good, when the kernel does not let go).
+    unsafe { submitter.register_buffers(&pieces) }.map_err(|source| match source.raw_os_error() {
+        Some(libc::ENOMEM) => SetupError::Memlock { bytes: region.len(), limit: memlock() },
+        _ => SetupError::Io { what: "register the frame memory", source },
+    })
+}
+
+fn memlock() -> String {
+    match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
+        Some(bytes) => format!("{bytes} bytes"),
+        None => "infinite, so memory itself ran out".to_owned(),
+    }
+}
+
+fn sysctl() -> u8 {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn setup_error(source: io::Error, disabled: u8) -> SetupError {
+    match source.raw_os_error() {
+        Some(libc::EPERM) if disabled != 0 => SetupError::Disabled { value: disabled },
+        Some(libc::EPERM | libc::EACCES) => SetupError::Denied { source },
+        // Profiles answer ENOSYS too, to make programs fall back.
+        Some(libc::ENOSYS) if std::path::Path::new("/proc/sys/kernel/io_uring_disabled").exists() => {
+            SetupError::Denied { source }
+        }
+        Some(libc::ENOSYS) => SetupError::TooOld { what: "everything", source },
+        Some(libc::EINVAL) => SetupError::TooOld { what: "SINGLE_ISSUER and DEFER_TASKRUN", source },
+        Some(libc::EMFILE | libc::ENFILE) => SetupError::Files { files: limits::FILES },
+        _ => SetupError::Io { what: "be set up", source },
+    }
+}
+
+impl Storage for UringStorage {
+    fn submit(&mut self, job: Job) -> Result<(), Job> {
+        if self.in_flight() >= self.slots.len() {
+            return Err(job);
+        }
+        match self.check(&job) {
+            Err(failure) => self.finish(job, Err(failure)),
+            Ok(false) => self.finish(job, Ok(())),
+            Ok(true) => {
+                // There is a free place: fewer are in flight than there are places.
+                let Some(index) = self.free.pop() else { return Err(job) };
+                self.busy[usize::from(job.file.0)] += 1;
+                let slot = &mut self.slots[index as usize];
+                (slot.job, slot.moved, slot.tries) = (Some(job), 0, 0);
+                self.stats.started += 1;
+                if !self.start(index) {
+                    self.end(index, Err(Failure::Errno(libc::EAGAIN)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) {
+        let queue = self.ring.submission();
+        // The kernel raises `taskrun` when a completion waits for this thread to come in and post it.
+        let needed = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        if needed {
+            let _ = self.enter(0, None);
+        }
+        self.harvest();
+    }
+
+    fn reap(&mut self, most: usize, sink: &mut dyn FnMut(Done)) -> usize {
+        let n = most.min(self.done.len());
+        for done in self.done.drain(..n) {
+            sink(done);
+        }
+        n
+    }
+
+    fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len() + self.done.len()
+    }
+}
+
+/// Gives the kernel a bounded time to let go. What it keeps stays out of use for the life of the process.
+impl Drop for UringStorage {
+    fn drop(&mut self) {
+        if self.free.len() < self.slots.len() {
+            self.drain();
+        }
+        unregister_ring(self.ring.as_raw_fd(), self.enter);
+        let mut held = 0;
+        for job in self.slots.iter_mut().filter_map(|slot| slot.job.take()) {
+            retire(job.buffer);
+            held += 1;
+        }
+        for done in self.done.drain(..) {
+            retire(done.buffer);
+        }
+        if held > 0 {
+            ABANDONED.fetch_add(held, Ordering::Relaxed);
+            // The kernel may still write there, so the memory must never be unmapped and used for something else.
+            std::mem::forget(Arc::clone(&self.region));
+            return;
+        }
+        // A closed ring is taken down later, by a kernel thread; whoever opens the same devices next, or locks the
+        // same memory, should not have to wait for it. Errors mean that there was nothing to give back.
+        let _ = self.ring.submitter().unregister_files();
+        let _ = self.ring.submitter().unregister_buffers();
+    }
+}
+
+/// The end of a worker: its buffers go with the region.
+fn retire(buffer: Buffer) {
+    match buffer {
+        Buffer::None => {}
+        Buffer::Chunk(chunk) => chunk.retire(),
+        Buffer::Run(run) => run.split().into_iter().for_each(Chunk::retire),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_survive_packing() {
+        for name in [
+            Name::Job { index: 0, generation: 0 },
+            Name::Job { index: u32::MAX, generation: GENERATIONS },
+            Name::Watch { index: 63, generation: 1 },
+            Name::Cancel,
+        ] {
+            assert_eq!(Name::unpack(name.pack()), Some(name));
+        }
+        assert_eq!(Name::unpack(u64::MAX), None);
+    }
+
+    #[test]
+    fn only_a_complete_transfer_is_success() {
+        enum Want {
+            Ok,
+            Again,
+            Fail(Failure),
+        }
+        use Want::{Again, Fail};
+        let errno = |n| Fail(Failure::Errno(n));
+        for (verb, len, moved, result, unit, now, want) in [
+            (Verb::Read, 4096, 0, 4096, None, 4096, Want::Ok),
+            (Verb::Read, 4096, 0, 1024, None, 1024, Again),
+            (Verb::Read, 4096, 1024, 3072, None, 4096, Want::Ok),
+            (Verb::Read, 4096, 1024, 0, None, 1024, Fail(Failure::Short)),
+            (Verb::Read, 4096, 0, 1000, None, 1000, Again),
+            (Verb::Read, 4096, 0, 1000, Some(512), 1000, Fail(Failure::Short)),
+            (Verb::Write, 4096, 0, 1000, Some(512), 1000, errno(libc::EIO)),
+            (Verb::Write, 4096, 0, 1024, Some(512), 1024, Again),
+            (Verb::Write, 4096, 1024, 0, None, 1024, Fail(Failure::Short)),
+            (Verb::Write, 4096, 1024, 4096, None, 4096, errno(libc::EIO)),
+            (Verb::Write, 4096, 1024, -libc::ENOSPC, None, 1024, errno(libc::ENOSPC)),
+            (Verb::Write, 4096, 512, -libc::EINTR, None, 512, Again),
+            (Verb::Read, 4096, 0, -libc::EAGAIN, None, 0, Again),
+            (Verb::Flush, 0, 0, 0, Some(512), 0, Want::Ok),
+            (Verb::Flush, 0, 0, -libc::EIO, None, 0, errno(libc::EIO)),
+            (Verb::Flush, 0, 0, -libc::EINTR, None, 0, errno(libc::EINTR)),
+            (Verb::Flush, 0, 0, -libc::EAGAIN, None, 0, errno(libc::EAGAIN)),
+        ] {
+            let (after, next) = judge(verb, len, moved, result, unit);
+            assert_eq!(after, now, "{verb:?} {moved} + {result} of {len}");
+            match (next, want) {
+                (Next::End(Ok(())), Want::Ok) | (Next::Again, Again) => {}
+                (Next::End(Err(got)), Fail(want)) => {
+                    assert_eq!(got, want, "{verb:?} {moved} + {result} of {len}")
+                }
+                _ => panic!("{verb:?} {moved} + {result} of {len} ended otherwise"),
+            }
+        }
+    }
+
+    #[test]
+    fn refused_rings_say_what_to_do() {
+        let error = |errno, disabled| setup_error(io::Error::from_raw_os_error(errno), disabled).to_string();
+        assert!(error(libc::EPERM, 2).contains("sysctl kernel.io_uring_disabled=0"));
+        assert!(error(libc::EPERM, 1).contains("kernel.io_uring_group"));
+        assert!(error(libc::EPERM, 0).contains("seccomp"));
+        assert!(error(libc::EINVAL, 0).contains("Linux 6.1"));
+    }
+}
