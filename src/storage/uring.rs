@@ -6,7 +6,7 @@
 //! only with the kernel's last word on its job.
 
 use super::device::Device;
-use super::{Done, Failure, FileId, Job, Storage, Verb, Woken};
+use super::{Done, Failure, FileId, Job, Sleep, Storage, Verb, Woken};
 use crate::frame::{Buffer, Chunk, Region};
 use crate::limits;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -365,7 +365,7 @@ impl UringStorage {
         self.ring.submitter().register_files_update(index as u32, &[fd]).map(drop).map_err(FileError::Io)
     }
 
-    /// Wakes sleeps when `file` becomes readable: a socket, whose data the caller reads. Keeps a descriptor of its
+    /// Ends a sleep when `file` becomes readable: a socket, whose data the caller reads. Keeps a descriptor of its
     /// own until [`UringStorage::unwatch`] or drop.
     ///
     /// # Errors
@@ -374,7 +374,7 @@ impl UringStorage {
         self.add_watch(file, key, false)
     }
 
-    /// Wakes sleeps when the counter of an eventfd is raised, and sets it back. Makes it non-blocking.
+    /// Ends a sleep when the counter of an eventfd is raised, and sets it back. Makes it non-blocking.
     ///
     /// # Errors
     /// As [`UringStorage::watch`].
@@ -432,12 +432,12 @@ impl UringStorage {
         }
     }
 
-    /// Sleeps until a job ends, a watch speaks, a signal comes, or the time is up; returns at once when one of
-    /// these has happened since the last sleep. What was submitted is handed to the kernel first.
+    /// Sleeps until a job ends, a watch speaks, a signal comes, or the time is up (`None`: never); returns at once
+    /// when one of these has happened since the last sleep. What was submitted is handed to the kernel first.
     ///
     /// No event is lost: the kernel publishes what it has before it wakes, so a caller that looks at its
     /// sockets, then sleeps, then looks again sees everything.
-    pub fn sleep(&mut self, timeout: Option<Duration>) -> Woken {
+    pub fn wait_event(&mut self, timeout: Option<Duration>) -> Woken {
         // Alone, so that the result of the waiting call tells whether the time was up.
         self.turn();
         if self.pending() {
@@ -894,6 +894,12 @@ impl Storage for UringStorage {
 
     fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len() + self.done.len()
+    }
+}
+
+impl Sleep for UringStorage {
+    fn sleep(&mut self, timeout: Duration) -> Woken {
+        self.wait_event(Some(timeout))
     }
 }
 
