@@ -59,6 +59,8 @@ give_back() {
     fi
 }
 trap give_back EXIT
+# At once as well: cargo runs as the caller and has to write there.
+give_back
 
 # build NAME CARGO-TEST-ARGUMENT...: builds test binaries; prints "KIND NAME PATH" for each into $logs/NAME.list.
 build() {
