@@ -4,10 +4,12 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use xshelf::appliance::check;
 use xshelf::exit::Exit;
+use xshelf::initiator::{DiscoverArgs, discover};
 
 const EXAMPLES: &str = "\
 Examples:
   xshelf check /etc/xshelf/xshelf.toml                 what is wrong with a configuration, all of it
+  xshelf discover eth1                                 which shelves and slots answer on eth1
 
 Each subcommand explains itself with examples: xshelf help check";
 
@@ -22,6 +24,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Discover(DiscoverArgs),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     };
     let done = match &arguments.command {
         Command::Check(args) => check::run(args).map_err(|e| (e.exit(), e.to_string())),
+        Command::Discover(args) => discover::run(args).map_err(|e| (e.exit(), e.to_string())),
     };
     match done {
         Ok(exit) => exit,

@@ -5,24 +5,9 @@
 
 pub mod check;
 pub mod config;
+pub mod keeper;
 pub mod log;
+pub mod notify;
+pub mod serve;
+pub mod signals;
 pub mod topology;
-
-use std::io::{self, Read};
-use std::path::Path;
-
-/// Most bytes of a configuration file; a full set of 65,000 slots takes less.
-const CONFIG_BYTES: u64 = 16 << 20;
-
-/// Reads a configuration file.
-///
-/// # Errors
-/// What the kernel says, and a file that is no configuration because of its size.
-fn read_config(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > CONFIG_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large for a configuration"));
-    }
-    Ok(bytes)
-}

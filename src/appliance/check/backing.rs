@@ -42,6 +42,7 @@ pub enum Kind {
 /// Magic numbers of file systems in memory (include/uapi/linux/magic.h).
 const TMPFS: i64 = 0x0102_1994;
 const RAMFS: i64 = 0x8584_58f6;
+const HUGETLBFS: i64 = 0x9584_58f6;
 
 /// Looks at a path.
 ///
@@ -69,7 +70,7 @@ pub fn survey(path: &Path) -> io::Result<Backing> {
         users: Vec::new(),
     };
     match kind {
-        Kind::File => backing.ram = statfs(path).is_ok_and(|s| [TMPFS, RAMFS].contains(&s.f_type)),
+        Kind::File => backing.ram = statfs(path).is_ok_and(|s| [TMPFS, RAMFS, HUGETLBFS].contains(&s.f_type)),
         Kind::Block => survey_block(&mut backing, meta.rdev()),
         Kind::Other(_) => {}
     }

@@ -10,6 +10,7 @@ pub mod machine;
 use super::config::{
     Config, Cores, List, Mistake, Mistakes, Mode, Place, Queues, Severity, Slot, Wrong, keys,
 };
+use super::keeper::{DirectKeeper, Keeper};
 use super::topology;
 use crate::exit::Exit;
 use backing::Backing;
@@ -91,7 +92,7 @@ pub fn run_to(args: &Args, out: &mut dyn Write) -> Result<Exit, Error> {
         out.write_all(keys::reference().as_bytes())?;
         return Ok(Exit::Ok);
     };
-    let text = super::read_config(path).map_err(|source| Error::Read { file: path.clone(), source })?;
+    let text = DirectKeeper.read(path).map_err(|source| Error::Read { file: path.clone(), source })?;
     let file = path.display().to_string();
     let (config, mut mistakes) = Config::from_file(&file, &text);
     if let (Some(config), false) = (&config, args.document_only) {

@@ -106,9 +106,9 @@ pub const SLOT: Table = Table {
         Key {
             name: "serial",
             values: "1 to 20 printable ASCII characters, no space at either end",
-            default: "the address and a digest of /etc/machine-id, e.g. \"7.0-1f4a90c2d3\"",
+            default: "the device's own; for a file, one made of /etc/machine-id and the path",
             text: "Serial number in IDENTIFY. Multipath takes equal serials for the same disk, so the same serial \
-                   on two slots is refused. Give one if the disk moves between machines.",
+                   on two slots is refused. Give one to a file that moves between paths or machines.",
         },
         Key {
             name: "model",

@@ -1,0 +1,105 @@
+//! The keeper: everything that needs privilege goes through it.
+//!
+//! Not here: what is done with what it gives; measuring a file that is open, or serving frames, needs no privilege.
+//! Invariant: nobody else in `serve` opens a path or asks the kernel about an interface.
+
+use crate::storage::device::{self, Identity, OpenError, Options};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Most bytes of a file that is read whole; a configuration of 65,000 slots takes less.
+const FILE_BYTES: u64 = 16 << 20;
+
+/// What needs privilege. In-process today ([`DirectKeeper`]); every answer is plain data or a descriptor, so that a
+/// small privileged process can give it as well.
+pub trait Keeper {
+    /// Reads a configuration or state file.
+    ///
+    /// # Errors
+    /// What the kernel says, and `FileTooLarge` beyond 16 MiB.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Which backing a path leads to.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    fn identify(&self, path: &Path) -> Result<Identity, OpenError>;
+
+    /// Opens a backing and claims it for this process.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    fn claim(&self, path: &Path, options: Options) -> Result<OwnedFd, OpenError>;
+
+    /// Makes the state directory if need be, and locks it; the lock ends with the descriptor.
+    ///
+    /// # Errors
+    /// What the kernel says; `WouldBlock` when another process has locked it.
+    fn lock_directory(&self, path: &Path) -> io::Result<OwnedFd>;
+}
+
+/// Does it itself, with the rights of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectKeeper;
+
+impl Keeper for DirectKeeper {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > FILE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+        }
+        Ok(bytes)
+    }
+
+    fn identify(&self, path: &Path) -> Result<Identity, OpenError> {
+        device::identity(path)
+    }
+
+    fn claim(&self, path: &Path, options: Options) -> Result<OwnedFd, OpenError> {
+        device::claim(path, options)
+    }
+
+    fn lock_directory(&self, path: &Path) -> io::Result<OwnedFd> {
+        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_is_made_once_and_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let lock = DirectKeeper.lock_directory(&path).unwrap();
+        assert_eq!(DirectKeeper.lock_directory(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        let _lock = DirectKeeper.lock_directory(&path).unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        assert!(DirectKeeper.lock_directory(&file).is_err());
+    }
+
+    #[test]
+    fn files_are_read_up_to_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "a = 1").unwrap();
+        assert_eq!(DirectKeeper.read(&path).unwrap(), b"a = 1");
+        std::fs::File::create(&path).unwrap().set_len(FILE_BYTES + 1).unwrap();
+        assert_eq!(DirectKeeper.read(&path).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        // Endless, and still bounded.
+        assert!(DirectKeeper.read(Path::new("/dev/zero")).is_err());
+    }
+}

@@ -1,0 +1,2 @@
+//! `xshelf serve`
+pub mod slots;

@@ -1,0 +1,199 @@
+//! Opens the backings of all slots, and says what each slot tells initiators about itself.
+//!
+//! Not here: who owns which slot (`topology`), reading or writing.
+//! Invariant: either every slot is open and no two share a backing, or none is.
+
+use crate::appliance::config::Slot;
+use crate::appliance::keeper::Keeper;
+use crate::limits::SECTOR;
+use crate::protocol::Address;
+use crate::shelf::{AtaText, SlotFacts, TextError};
+use crate::storage::device::{self, Device, Durability, Identity, OpenError, Options};
+use std::path::PathBuf;
+
+/// A slot with its backing.
+#[derive(Debug)]
+pub struct OpenSlot {
+    /// What it says about itself.
+    pub facts: SlotFacts,
+    /// The worker it asked for.
+    pub worker: Option<u16>,
+    /// Its backing.
+    pub device: Device,
+}
+
+/// A slot that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// Its backing cannot be opened.
+    #[error("slot {address}: {source}")]
+    Open {
+        /// The slot.
+        address: Address,
+        /// Why; names the path.
+        source: OpenError,
+    },
+    /// Another slot has the same backing.
+    #[error(
+        "slot {address}: {} is the same as {} of slot {first}; serve each backing once",
+        path.display(),
+        first_path.display()
+    )]
+    Twice {
+        /// The slot.
+        address: Address,
+        /// Its path.
+        path: PathBuf,
+        /// The slot that has it.
+        first: Address,
+        /// The path of that one.
+        first_path: PathBuf,
+    },
+    /// IDENTIFY cannot carry what the device says of itself.
+    #[error(
+        "slot {address}: its device calls itself \"{text}\": {source}; give the slot a serial of its own"
+    )]
+    Text {
+        /// The slot.
+        address: Address,
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        source: TextError,
+    },
+}
+
+/// Opens all slots.
+///
+/// # Errors
+/// [`SlotError`] of the first slot that cannot be served; those opened before are closed again.
+pub fn open(slots: &[Slot], keeper: &dyn Keeper) -> Result<Vec<OpenSlot>, SlotError> {
+    // First who is who: a second open of the same backing would only say that it is in use.
+    let mut seen: Vec<(Identity, &Slot)> = Vec::new();
+    for slot in slots {
+        let address = slot.address;
+        let identity = keeper.identify(&slot.path).map_err(|source| SlotError::Open { address, source })?;
+        if let Some((_, first)) = seen.iter().find(|(other, _)| *other == identity) {
+            return Err(SlotError::Twice {
+                address,
+                path: slot.path.clone(),
+                first: first.address,
+                first_path: first.path.clone(),
+            });
+        }
+        seen.push((identity, slot));
+    }
+    slots.iter().map(|slot| open_one(slot, keeper)).collect()
+}
+
+fn open_one(slot: &Slot, keeper: &dyn Keeper) -> Result<OpenSlot, SlotError> {
+    let address = slot.address;
+    let options = Options { read_only: slot.read_only, write_back: slot.write_back };
+    let device = keeper
+        .claim(&slot.path, options)
+        .and_then(|file| device::measure(file, &slot.path, options))
+        .map_err(|source| SlotError::Open { address, source })?;
+    let text = |text: &str| SlotError::Text { address, text: text.to_owned(), source: TextError::NotAscii };
+    let own = device.serial();
+    let serial = match slot.serial {
+        Some(serial) => serial,
+        None => own.parse().map_err(|source| SlotError::Text { address, text: own.to_owned(), source })?,
+    };
+    let facts = SlotFacts {
+        address,
+        vlan: slot.vlan,
+        sectors: device.size() / SECTOR as u64,
+        read_only: slot.read_only,
+        write_cache: device.durability() == Durability::OnFlush,
+        rotational: device.rotational().unwrap_or(false),
+        physical_block: device.physical_block(),
+        serial,
+        model: match slot.model {
+            Some(model) => model,
+            None => MODEL.parse::<AtaText<40>>().map_err(|_| text(MODEL))?,
+        },
+        firmware: FIRMWARE.parse::<AtaText<8>>().map_err(|_| text(FIRMWARE))?,
+        config_string: slot.config_string.clone(),
+    };
+    Ok(OpenSlot { facts, worker: slot.worker, device })
+}
+
+/// Model of a slot that has none of its own.
+const MODEL: &str = "xshelf";
+/// Firmware in IDENTIFY: the version of this program.
+const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
+const _: () = assert!(FIRMWARE.len() <= 8, "IDENTIFY has 8 characters for the firmware");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::appliance::config::{Config, Quick};
+    use crate::appliance::keeper::DirectKeeper;
+    use std::path::Path;
+
+    fn slots(arguments: &[String]) -> Vec<Slot> {
+        let quick = Quick {
+            interfaces: vec!["eth1".into()],
+            slots: arguments.iter().map(Into::into).collect(),
+            ..Quick::default()
+        };
+        Config::from_arguments(&quick).0.unwrap().slots
+    }
+
+    fn image(dir: &Path, name: &str, bytes: u64) -> String {
+        let path = dir.join(name);
+        std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+        path.display().to_string()
+    }
+
+    #[test]
+    fn a_slot_says_what_its_backing_and_its_configuration_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (image(dir.path(), "a", 1 << 20), image(dir.path(), "b", 512));
+        let slots = slots(&[format!("7.0={a}"), format!("8.3={b},ro,serial=S,model=M,vlan=5,worker=1")]);
+        let open = open(&slots, &DirectKeeper).unwrap();
+        let facts = &open[0].facts;
+        assert_eq!((facts.address.to_string().as_str(), facts.sectors, facts.vlan), ("7.0", 2048, 0));
+        assert_eq!((facts.read_only, facts.model.to_string().as_str()), (false, "xshelf"));
+        assert_eq!(facts.firmware.to_string(), FIRMWARE);
+        assert!(!facts.serial.to_string().is_empty());
+        let facts = &open[1].facts;
+        assert_eq!((facts.sectors, facts.vlan, facts.read_only), (1, 5, true));
+        assert_eq!((facts.serial.to_string().as_str(), facts.model.to_string().as_str()), ("S", "M"));
+        assert_eq!(open[1].worker, Some(1));
+    }
+
+    #[test]
+    fn errors_name_slot_and_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = image(dir.path(), "a", 4096);
+        let say = |arguments: &[String]| open(&slots(arguments), &DirectKeeper).unwrap_err().to_string();
+        let missing = dir.path().join("none").display().to_string();
+        assert!(
+            say(&[format!("7.0={a}"), format!("7.1={missing}")])
+                .starts_with(&format!("slot 7.1: {missing} does not exist; "))
+        );
+        let odd = image(dir.path(), "odd", 1000);
+        assert!(say(&[format!("7.1={odd}")]).starts_with(&format!("slot 7.1: {odd} has 1000 bytes")));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&a, &link).unwrap();
+        assert_eq!(
+            say(&[format!("7.0={a}"), format!("7.1={}", link.display())]),
+            format!("slot 7.1: {} is the same as {a} of slot 7.0; serve each backing once", link.display())
+        );
+    }
+
+    #[test]
+    fn a_failed_start_gives_back_what_it_had_claimed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, odd) = (image(dir.path(), "a", 4096), image(dir.path(), "odd", 1000));
+        let both = slots(&[format!("7.0={a}"), format!("7.1={odd}")]);
+        open(&both, &DirectKeeper).unwrap_err();
+        let held = open(&both[..1], &DirectKeeper).unwrap();
+        // While it is held, nobody else gets it.
+        let e = open(&both[..1], &DirectKeeper).unwrap_err().to_string();
+        assert!(e.starts_with(&format!("slot 7.0: {a} is ")), "{e}");
+        drop(held);
+        open(&both[..1], &DirectKeeper).unwrap();
+    }
+}
