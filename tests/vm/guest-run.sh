@@ -6,7 +6,7 @@
 #       [--no-aoe] [--aoe-params "aoe_deadsecs=30"] [--env FILE] [--add FILE]...
 #       [--handler COMMAND] [--log DIR] [--smp N] [--mem MB] [--qemu "MORE ARGS"]
 #       [--modules "nvme ahci"] [--nic-props PROPS] [--mac-base N] [--append ARGS]
-#       [--machine TYPE] [--pidfile FILE (of QEMU)] [--quiet]
+#       [--machine TYPE] [--pidfile FILE (of QEMU)] [--tries N (starts)] [--quiet]
 #
 # Prints what the script printed; exits with the script's status, 124 after
 # the timeout, 125 when the guest died without a report.  TAP is the first
@@ -19,7 +19,7 @@ set -uo pipefail
 ARGS=("$@")
 NETNS= TAP=tap0 SCRIPT= MTU=9000 TIMEOUT=120 NICS=1 QUEUES=1 KERNEL=stock SHELF=0 SLOTS=1
 AOE=1 AOE_PARAMS= ENVF= HANDLER=false LOG= SMP=2 MEM=512 QEMU_ARGS= ADD=() MODS=
-QUIET=0 INIT_APPEND= NIC_PROPS= MAC_BASE=0 MACHINE=pc,hpet=off PIDFILE=
+QUIET=0 TRIES=4 INIT_APPEND= NIC_PROPS= MAC_BASE=0 MACHINE=pc,hpet=off PIDFILE=
 while (($#)); do
     case $1 in
     --netns) NETNS=$2; shift ;;
@@ -47,6 +47,7 @@ while (($#)); do
     --mac-base) MAC_BASE=$2; shift ;;
     --machine) MACHINE=$2; shift ;;
     --pidfile) PIDFILE=$2; shift ;;
+    --tries) TRIES=$2; shift ;;
     --quiet) QUIET=1 ;;
     *) vm_die "unknown option $1" ;;
     esac
@@ -74,6 +75,7 @@ trap 'exit 143' TERM INT
 # ------------------------------------------------------------------- payload
 mkdir -p "$W/p/payload"
 cp "$VM_DIR"/guest/{main.sh,lib.sh,aoecli.py} "$W/p/payload/"
+install -m 755 "$VM_DIR/guest/init" "$W/p/init"
 cp "$SCRIPT" "$W/p/payload/script"
 for a in ${ADD[@]+"${ADD[@]}"}; do cp -a "$a" "$W/p/payload/"; done
 {
@@ -98,7 +100,7 @@ for ((i = 0; i < NICS; i++)); do
         -device "virtio-net-pci,netdev=n$i,mac=$(vm_guest_mac $((MAC_BASE + i))),romfile=$dq$NIC_PROPS")
 done
 CMD=(qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none
-    -accel tcg,thread=multi,tb-size=256 -M "$MACHINE" -cpu max -smp "$SMP" -m "$MEM"
+    -accel "$(vm_accel_args)" -M "$MACHINE" -cpu max -smp "$SMP" -m "$MEM"
     -kernel "$K/vmlinux" -initrd "$W/initrd"
     -append "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on rcupdate.rcu_expedited=1 $INIT_APPEND"
     -serial "file:$W/console.log"
@@ -111,6 +113,8 @@ CMD=(qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none
     ${NET[@]+"${NET[@]}"} $QEMU_ARGS)
 exec {IN}<>"$W/ctl.out" {OUT}<>"$W/ctl.in"
 T0=$(vm_now)
+# A start takes 3 seconds; this only ends one that hangs.
+BOOT_GUARD=90
 : >"$W/out.log"
 if [[ $NETNS ]]; then
     ip netns exec "$NETNS" "${CMD[@]}" >"$W/qemu.log" 2>&1 {IN}<&- {OUT}<&- &
@@ -144,7 +148,7 @@ while :; do
             break
         fi
     fi
-    if [[ ! $BOOT ]] && ((SECONDS - START > 45)); then
+    if [[ ! $BOOT ]] && ((SECONDS - START > BOOT_GUARD)); then
         RC=125
         break
     fi
@@ -156,7 +160,7 @@ done
 # QEMU's emulation of several processors loses a race now and then when the
 # machine is busy, and the guest's kernel dies of it while it starts (an "int3"
 # oops).  That says nothing about the target: start over.
-if ((RC == 125)) && [[ ! $BOOT ]] && ((${VM_TRY:-1} < 4)) && [[ -s $W/console.log || $SECONDS -gt 3 ]]; then
+if ((RC == 125)) && [[ ! $BOOT ]] && ((${VM_TRY:-1} < TRIES)) && [[ -s $W/console.log || $SECONDS -gt 3 ]]; then
     vm_log "the guest died while starting (try ${VM_TRY:-1}), once more"
     tail -n 3 "$W/qemu.log" >&2
     cleanup

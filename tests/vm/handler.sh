@@ -15,12 +15,11 @@ ping) echo pong ;;
 target-stop) target_stop "${1:-TERM}" ;;
 target-start) vm_target_up ;;
 target-restart) # [SECONDS DOWN] [SIGNAL]
-    target_stop "${2:-KILL}"
+    target_stop "${2:-KILL}" || exit 1
     sleep "${1:-1}"
     vm_target_up
     ;;
-target-alive) # every process that was started still runs
-    for p in "$VM_STATE"/pids/*; do kill -0 "$(<"$p")" 2>/dev/null || { echo "${p##*/} is gone"; exit 1; }; done ;;
+target-alive) vm_alive ;;
 has) [[ " $(target_features) " == *" $1 "* ]] ;;
 image-size) stat -c %s "$(image "${1:-0}")" ;;
 image-sum) sha256sum <"$(image "${1:-0}")" | cut -d' ' -f1 ;;

@@ -47,10 +47,13 @@ namespace() {
     ip -n "$1" link set lo up
 }
 down() {
-    local n
+    local n p
     for n in "$SW" "$TGT"; do
-        # Deleting a namespace deletes its links, once nothing runs in it.
-        ip netns del "$n" 2>/dev/null || true
+        [[ -e /run/netns/$n ]] || continue
+        # Deleting a namespace deletes its links, once nothing runs in it; what still
+        # does was started by the test, for nobody else knows these namespaces.
+        for p in $(ip netns pids "$n"); do kill -KILL "$p" 2>/dev/null || true; done
+        ip netns del "$n" || true
     done
 }
 up() {

@@ -1,56 +1,94 @@
 #!/bin/bash
-# Fetch and build everything the testbed needs, into a cache outside the tree.
-# Safe to run again: finished parts are kept.  --force rebuilds.
+# Fetch and build what the VM tests need, into a cache outside the tree.
 #
-#   setup.sh [--force] [--kernels "stock new"] [--no-host-packages]
+#   setup.sh [--force] [--check] [PART...]
 #
-# Kernels: "stock" is the cloud kernel of this machine's own Debian release;
-# "new" is the newest one (6.13 or later) of the newer suites of the same
-# mirror, read through a private apt configuration.
+# PARTs (all of them unless some are named):
+#   host     Debian packages of this machine: QEMU and tools (installed with apt-get)
+#   rootfs   file system image of the guest: aoetools, fio, e2fsprogs...
+#   stock    the cloud kernel of this machine's own Debian release
+#   new      the newest cloud kernel, 6.13 or later, of the suites in $XSHELF_VM_SUITES
+#            (trixie-backports sid), read through an apt configuration of its own
+#   vblade   the reference target, unpacked, not installed
+#   boot     disk image for the case that boots a machine over AoE
+#   accel    one trial start of a guest, where there is a /dev/kvm: is KVM fit for use?
+#
+# Safe to run again: a part is built again only when its recipe in this file
+# has changed, or with --force.  --check builds nothing: it prints the parts
+# that are missing and fails when there are any.
+# The cache is $XSHELF_VM_CACHE, else ~/.cache/xshelf/vm (honours XDG_CACHE_HOME).
+# Exits 77, with one line that says why, when something cannot be had here.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-FORCE=0 KERNELS="stock new" HOSTPKGS=1
+FORCE=0 CHECK=0 PARTS=()
 while (($#)); do
     case $1 in
     --force) FORCE=1 ;;
-    --kernels) KERNELS=$2; shift ;;
-    --no-host-packages) HOSTPKGS=0 ;;
-    *) vm_die "unknown option $1" ;;
+    --check) CHECK=1 ;;
+    -h | --help) vm_help; exit 0 ;;
+    host | rootfs | stock | new | vblade | boot | accel) PARTS+=("$1") ;;
+    *) vm_usage_error "no such option or part: $1" ;;
     esac
     shift
 done
-((FORCE)) && rm -rf "$VM_CACHE"/{kernels,rootfs.img,target,ipxe,apt}
-mkdir -p "$VM_CACHE"/{kernels,debs/partial,apt,ipxe,target}
-chmod 755 "$VM_CACHE"
+((${#PARTS[@]})) || PARTS=(host rootfs stock new vblade boot accel)
+trap 'vm_log "failed at line $LINENO: $BASH_COMMAND"' ERR
 
 T0=$(vm_now)
 step() { vm_log "[$(vm_since "$T0")s] $*"; }
 
+# A part is current when it was built by the recipe that this file holds now.
+RELEASE=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_CODENAME:-}") || true
+recipe() { # PART
+    {
+        echo "$RELEASE"
+        case $1 in
+        rootfs) echo "${GUEST_PACKAGES[*]}"; declare -f build_rootfs ;;
+        stock | new) echo "${MODULES[*]}"; declare -f build_kernel unpack_vmlinux ;;
+        vblade) declare -f build_vblade ;;
+        boot) cat "$VM_DIR/guest/boot-init"; declare -f build_boot ;;
+        esac
+    } | sha256sum
+}
+product() { # PART: the file that is written last
+    case $1 in
+    rootfs) echo "$VM_CACHE/rootfs.img" ;;
+    stock | new) echo "$VM_CACHE/kernels/$1/initrd.img" ;;
+    vblade) echo "$VM_CACHE/target/usr/sbin/vblade" ;;
+    boot) echo "$VM_CACHE/ipxe/boot.img" ;;
+    esac
+}
+current() { # PART
+    case $1 in
+    host) ((${#HOST_MISSING[@]} == 0)) ;;
+    accel) [[ ${XSHELF_VM_ACCEL:-} || ! -w /dev/kvm || $(cut -d' ' -f1 "$VM_CACHE/accel" 2>/dev/null) == "$(vm_accel_key)" ]] ;;
+    *) [[ -e $(product "$1") && $(cat "$(product "$1").recipe" 2>/dev/null) == "$(recipe "$1")" ]] ;;
+    esac
+}
+built() { recipe "$1" >"$(product "$1").recipe"; } # PART
+
 # ---------------------------------------------------------------- host tools
 HOST_PACKAGES=(qemu-system-x86 qemu-system-common seabios ipxe-qemu
     cpio xz-utils lz4 zstd kmod e2fsprogs ethtool tcpdump nftables iproute2
-    procps gawk dnsmasq-base)
-if ((HOSTPKGS)); then
-    missing=()
-    for p in "${HOST_PACKAGES[@]}"; do
-        [[ $(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null) == installed ]] || missing+=("$p")
-    done
-    if ((${#missing[@]})); then
-        step "installing host packages: ${missing[*]}"
-        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" \
-            >"$VM_CACHE/apt-install.log" 2>&1 ||
-            { apt-get update >/dev/null 2>&1 &&
-                DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" \
-                    >"$VM_CACHE/apt-install.log" 2>&1; } ||
-            { tail -5 "$VM_CACHE/apt-install.log" >&2; vm_die "apt-get install failed"; }
-    fi
-fi
+    procps gawk dnsmasq-base python3-minimal libpython3-stdlib binutils)
+HOST_MISSING=()
+for p in "${HOST_PACKAGES[@]}"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true) == installed ]] || HOST_MISSING+=("$p")
+done
+build_host() {
+    step "installing on this machine: ${HOST_MISSING[*]}"
+    local log=$VM_CACHE/apt-install.log
+    install_missing() {
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${HOST_MISSING[@]}" >"$log" 2>&1
+    }
+    install_missing || { apt-get update >/dev/null 2>&1 && install_missing; } ||
+        vm_cannot "apt-get cannot install ${HOST_MISSING[*]}: $(grep -m 1 '^E:' "$log" || tail -n 1 "$log")"
+}
 
 # ------------------------------------------------------- private apt set-ups
 # One configuration per suite.  "system" uses the machine's own sources with
 # an empty dpkg status, so that a download resolves a whole root file system.
-: >"$VM_CACHE/apt/empty-status"
 APT_COMMON=(-o APT::Sandbox::User=root -o Debug::NoLocking=1
     -o Dir::State::status="$VM_CACHE/apt/empty-status"
     -o Dir::Cache::archives="$VM_CACHE/debs"
@@ -116,7 +154,6 @@ unpack_vmlinux() { # BZIMAGE OUT: the ELF kernel inside, for a start without its
 
 build_kernel() { # TAG META-PACKAGE [APT_CONFIG]
     local tag=$1 meta=$2 conf=${3:-} d=$VM_CACHE/kernels/$1 k todo=() seen=" " p v m line list
-    [[ -e $d/initrd.img && $d/initrd.img -nt $VM_DIR/guest/init ]] && { step "kernel $tag: kept ($(<"$d/version"))"; return; }
     apt() { if [[ $conf ]]; then APT_CONFIG=$conf "$@"; else "$@"; fi; }
     # Walk from the meta package to the real ones: image, and since the
     # packages were split up, binary, modules and base as well.
@@ -132,12 +169,12 @@ build_kernel() { # TAG META-PACKAGE [APT_CONFIG]
             todo+=("$p")
         done
     done
-    ((${#list[@]})) || vm_die "kernel $tag: nothing to download"
+    ((${#list[@]})) || vm_cannot "the package sources offer no $meta"
     step "kernel $tag: downloading ${list[*]}"
     rm -rf "$d"
     mkdir -p "$d/x" "$d/deb"
     (cd "$d/deb" && apt apt-get "${APT_COMMON[@]}" download "${list[@]}" >"$d/log" 2>&1) ||
-        { tail -3 "$d/log" >&2; vm_die "kernel $tag: download failed"; }
+        vm_cannot "cannot download the $tag kernel: $(tail -n 1 "$d/log")"
     for p in "$d"/deb/*.deb; do dpkg -x "$p" "$d/x"; done
     [[ -d $d/x/usr/lib/modules ]] || { mkdir -p "$d/x/usr/lib"; mv "$d/x/lib/modules" "$d/x/usr/lib/"; }
     rm -rf "$d/x/lib"
@@ -153,7 +190,6 @@ build_kernel() { # TAG META-PACKAGE [APT_CONFIG]
     local i=$d/i
     mkdir -p "$i"/{bin,dev,proc,sys,r,payload,tmp} "$i/lib/modules/$v"
     cp "$VM_CACHE/busybox" "$i/bin/busybox"
-    install -m 755 "$VM_DIR/guest/init" "$i/init"
     for m in "${MODULES[@]}"; do
         while read -r line p _; do
             [[ $line == insmod ]] || continue
@@ -174,6 +210,7 @@ build_kernel() { # TAG META-PACKAGE [APT_CONFIG]
     depmod -b "$i" "$v" 2>/dev/null
     (cd "$i" && find . -print0 | LC_ALL=C sort -z | cpio -0 -o -H newc -R 0:0 --quiet) >"$d/initrd.img.tmp"
     mv "$d/initrd.img.tmp" "$d/initrd.img"
+    built "$tag"
     rm -rf "$d/x" "$d/i" "$d/deb"
     step "kernel $tag: $v ready ($(du -h "$d/initrd.img" | cut -f1) initramfs)"
 }
@@ -183,11 +220,10 @@ GUEST_PACKAGES=(busybox-static bash coreutils util-linux mount e2fsprogs
     xfsprogs fio aoetools ethtool sg3-utils hdparm iproute2 tcpdump kmod
     python3-minimal libpython3-stdlib gdisk procps diffutils)
 build_rootfs() {
-    [[ -e $VM_CACHE/rootfs.img && -x $VM_CACHE/busybox ]] && { step "guest file system: kept"; return; }
     step "guest file system: downloading packages"
     apt-get "${APT_COMMON[@]}" --no-install-recommends -y --download-only install "${GUEST_PACKAGES[@]}" \
-        >"$VM_CACHE/rootfs.log" 2>&1 || { tail -3 "$VM_CACHE/rootfs.log" >&2; vm_die "download failed"; }
-    local r=$VM_CACHE/rootfs p
+        >"$VM_CACHE/rootfs.log" 2>&1 || vm_cannot "cannot download the guest's packages: $(tail -n 1 "$VM_CACHE/rootfs.log")"
+    local r=$VM_CACHE/rootfs p py
     rm -rf "$r"
     mkdir -p "$r"/usr/{bin,sbin,lib,lib64}
     # Debian's merged /usr: older packages still ship files below /bin and /lib.
@@ -202,7 +238,8 @@ build_rootfs() {
     ln -sf /proc/mounts "$r/etc/mtab"
     ln -sf bash "$r/usr/bin/sh"
     [[ -e $r/usr/bin/awk ]] || ln -s busybox "$r/usr/bin/awk"
-    [[ -e $r/usr/bin/python3 ]] || ln -s python3.11 "$r/usr/bin/python3"
+    py=$(cd "$r/usr/bin" && ls -d python3.*[0-9] | tail -n 1)
+    [[ -e $r/usr/bin/python3 ]] || ln -s "$py" "$r/usr/bin/python3"
     echo root:x:0:0:root:/root:/bin/bash >"$r/etc/passwd"
     echo root:x:0: >"$r/etc/group"
     : >"$r/etc/fstab"
@@ -210,7 +247,7 @@ build_rootfs() {
     cp "$r/usr/bin/busybox" "$VM_CACHE/busybox"
     # The packages leave this to their installation scripts; without it each
     # start of Python in the slow guest compiles what it imports.
-    chroot "$r" /usr/bin/python3.11 -m compileall -q /usr/lib/python3.11 >/dev/null 2>&1 || true
+    chroot "$r" "/usr/bin/$py" -m compileall -q "/usr/lib/$py" >/dev/null 2>&1 || true
     # Every applet that no package provides.
     "$VM_CACHE/busybox" --list | while read -r p; do
         [[ -e $r/usr/bin/$p || -e $r/usr/sbin/$p ]] || ln -s busybox "$r/usr/bin/$p"
@@ -220,6 +257,7 @@ build_rootfs() {
     truncate -s 640M "$VM_CACHE/rootfs.img.tmp"
     mkfs.ext4 -q -F -O ^has_journal -m 0 -d "$r" "$VM_CACHE/rootfs.img.tmp" >/dev/null
     mv "$VM_CACHE/rootfs.img.tmp" "$VM_CACHE/rootfs.img"
+    built rootfs
     rm -rf "$r"
 }
 
@@ -227,21 +265,23 @@ build_rootfs() {
 # vblade is the reference target; it is unpacked here, not installed, so that
 # no daemon of its package is started on this machine.
 build_vblade() {
-    [[ -x $VM_CACHE/target/usr/sbin/vblade ]] && { step "vblade: kept"; return; }
-    (cd "$VM_CACHE/target" && apt-get "${APT_COMMON[@]}" download vblade >/dev/null 2>&1) || vm_die "no vblade"
+    rm -rf "$VM_CACHE/target"
+    mkdir -p "$VM_CACHE/target"
+    (cd "$VM_CACHE/target" && apt-get "${APT_COMMON[@]}" download vblade >log 2>&1) ||
+        vm_cannot "cannot download vblade: $(tail -n 1 "$VM_CACHE/target/log")"
     dpkg -x "$VM_CACHE"/target/vblade_*.deb "$VM_CACHE/target"
+    built vblade
     step "vblade: ready"
 }
 
 # ------------------------------------------------- image for a boot over AoE
 # FAT with syslinux, the stock kernel, and a small initramfs that speaks AoE.
-build_boot_image() {
+build_boot() {
     local b=$VM_CACHE/ipxe t=$VM_CACHE/ipxe/tools i=$VM_CACHE/ipxe/i v
-    [[ -e $b/boot.img && $b/boot.img -nt $VM_DIR/guest/boot-init ]] && { step "boot image: kept"; return; }
     rm -rf "$t" "$i"
     mkdir -p "$t" "$i" "$b/deb"
     (cd "$b/deb" && apt-get "${APT_COMMON[@]}" download syslinux syslinux-common mtools dosfstools >/dev/null 2>&1) ||
-        { vm_log "no syslinux: case 20 cannot run"; return; }
+        vm_cannot "cannot download syslinux and mtools"
     for v in "$b"/deb/*.deb; do dpkg -x "$v" "$t"; done
     v=$(<"$VM_CACHE/kernels/stock/version")
     (cd "$i" && cpio -id --quiet <"$VM_CACHE/kernels/stock/initrd.img" 'bin/*' "lib/modules/$v/modules.*" \
@@ -266,15 +306,16 @@ C
     export PATH=$PATH:$t/usr/bin MTOOLS_SKIP_CHECK=1
     mcopy -i "$b/boot.img.tmp" "$b/syslinux.cfg" "$b/initrd.gz" ::
     mcopy -i "$b/boot.img.tmp" "$VM_CACHE/kernels/stock/vmlinuz" ::vmlinuz
-    syslinux --install "$b/boot.img.tmp" || { vm_log "syslinux failed: case 20 cannot run"; return; }
+    syslinux --install "$b/boot.img.tmp" || vm_die "syslinux could not be put on the boot image"
     mv "$b/boot.img.tmp" "$b/boot.img"
+    built boot
     rm -rf "$i" "$b/deb"
     step "boot image: ready"
 }
 
 newest_suite() { # prints "VERSION SUITE" of the newest kernel on offer
     local s c v
-    for s in ${VM_SUITES:-trixie-backports sid}; do
+    for s in ${XSHELF_VM_SUITES:-trixie-backports sid}; do
         c=$(suite_conf "$s") || continue
         v=$(APT_CONFIG=$c apt-cache "${APT_COMMON[@]}" show --no-all-versions linux-image-cloud-amd64 2>/dev/null |
             sed -n 's/^Version: //p' | head -n 1)
@@ -283,21 +324,61 @@ newest_suite() { # prints "VERSION SUITE" of the newest kernel on offer
     return 1
 }
 
-build_rootfs
-build_vblade
-for k in $KERNELS; do
-    case $k in
-    stock) build_kernel stock linux-image-cloud-amd64 ;;
-    new)
-        if [[ -e $VM_CACHE/kernels/new/initrd.img && $VM_CACHE/kernels/new/initrd.img -nt $VM_DIR/guest/init ]]; then
-            build_kernel new -
-        elif n=$(newest_suite); then
-            build_kernel new linux-image-cloud-amd64 "$VM_CACHE/apt/${n#* }/apt.conf"
-        else
-            vm_log "no kernel of 6.13 or later on offer: going without 'new'"
-        fi ;;
-    *) vm_die "unknown kernel $k" ;;
-    esac
+build_stock() { build_kernel stock linux-image-cloud-amd64; }
+build_new() {
+    local n
+    n=$(newest_suite) || vm_cannot "none of the suites ${XSHELF_VM_SUITES:-trixie-backports sid} offers a kernel of 6.13 or later"
+    build_kernel new linux-image-cloud-amd64 "$VM_CACHE/apt/${n#* }/apt.conf"
+}
+
+# ----------------------------------------------------------------------- KVM
+# A /dev/kvm that opens, and even makes a machine, may still not run one (in a
+# virtual machine, say): only a start tells.
+build_accel() {
+    local accel=tcg s
+    s=$(mktemp "${TMPDIR:-/tmp}/xshelf-vm-trial.XXXXXX")
+    echo 'exit 0' >"$s"
+    XSHELF_VM_ACCEL=kvm "$VM_DIR/guest-run.sh" --tries 1 --quiet --tap '' --no-aoe --timeout 30 --script "$s" >/dev/null 2>&1 &&
+        accel=kvm
+    rm -f "$s"
+    echo "$(vm_accel_key) $accel" >"$VM_CACHE/accel"
+    step "KVM: $([[ $accel == kvm ]] && echo used || echo 'present, but a guest does not start with it: emulating')"
+}
+
+TODO=()
+for p in "${PARTS[@]}"; do
+    if ((FORCE)) && [[ $p != host ]]; then
+        TODO+=("$p")
+    else
+        current "$p" || TODO+=("$p")
+    fi
 done
-[[ -e $VM_CACHE/kernels/stock/initrd.img ]] && build_boot_image
+# What a part is built with.
+[[ " ${TODO[*]-} " == *" boot "* ]] && ! current stock && [[ " ${TODO[*]} " != *" stock "* ]] && TODO=(stock "${TODO[@]}")
+[[ " ${TODO[*]-} " =~ " stock "|" new "|" accel " ]] && ! current rootfs && [[ " ${TODO[*]} " != *" rootfs "* ]] && TODO=(rootfs "${TODO[@]}")
+if ((CHECK)); then
+    ((${#TODO[@]})) || exit 0
+    echo "${TODO[*]}"
+    exit 1
+fi
+((${#TODO[@]})) || { step "everything is there"; exit 0; }
+((EUID == 0)) || vm_cannot "they need root"
+[[ $(uname -m) == x86_64 ]] || vm_cannot "they need an x86_64 machine, this is $(uname -m)"
+command -v apt-get >/dev/null || vm_cannot "they need Debian's apt-get"
+mkdir -p "$VM_CACHE"/{kernels,debs/partial,apt,ipxe,target}
+chmod 755 "$VM_CACHE"
+# Two set-ups at once would tread on each other.
+exec {LOCK}>"$VM_CACHE/lock"
+flock -n "$LOCK" || { step "waiting for another set-up"; flock "$LOCK"; }
+: >"$VM_CACHE/apt/empty-status"
+if [[ " ${TODO[*]} " =~ " rootfs "|" stock "|" vblade "|" boot " ]] &&
+    ! apt-cache "${APT_COMMON[@]}" show linux-image-cloud-amd64 >/dev/null 2>&1; then
+    apt-get update >"$VM_CACHE/apt-update.log" 2>&1 || true
+    apt-cache "${APT_COMMON[@]}" show linux-image-cloud-amd64 >/dev/null 2>&1 ||
+        vm_cannot "the package sources offer no linux-image-cloud-amd64: $(grep -m 1 '^E:' "$VM_CACHE/apt-update.log" || echo 'not a Debian release?')"
+fi
+for p in "${TODO[@]}"; do
+    # Another set-up may have built it while this one waited.
+    if ((FORCE)) || [[ $p == host ]] || ! current "$p"; then "build_$p"; fi
+done
 step "done"

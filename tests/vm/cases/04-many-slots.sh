@@ -1,7 +1,7 @@
 # Eight slots at once, each with a file system of its own.
 #: slots 8
 #: size 96M
-#: timeout 180
+#: timeout 600
 . /payload/lib.sh
 discover
 for ((i = 0; i < VM_SLOTS; i++)); do wait_dev "$(dev_of $i)"; done

@@ -1,8 +1,8 @@
-# A machine with nothing but a network card boots from the target: iPXE (the
-# ROM of Debian's ipxe-qemu), syslinux, Linux, which then mounts the same disk.
+# A machine with nothing but a network card boots from the target.
+# iPXE (the ROM of Debian's ipxe-qemu), syslinux, Linux, which then mounts the same disk.
 #: kind host
 #: mtu 1500
-#: timeout 150
+#: timeout 600
 . "$VM_DIR/lib.sh"
 . "$VM_DIR/hostlib.sh"
 . "$VM_PROFILE"
@@ -24,7 +24,7 @@ ip netns exec "$VM_SWITCH_NS" dnsmasq --keep-in-foreground --conf-file=/dev/null
 DPID=$!
 T=$(vm_now)
 ip netns exec "$VM_SWITCH_NS" qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
-    -accel tcg,thread=multi,tb-size=256 -M pc,graphics=off,hpet=off -cpu max -smp 1 -m 384 \
+    -accel "$(vm_accel_args)" -M pc,graphics=off,hpet=off -cpu max -smp 1 -m 384 \
     -netdev tap,id=n0,ifname=tap0,script=no,downscript=no,vhost=off \
     -device "virtio-net-pci,netdev=n0,mac=$(vm_guest_mac 0)" -boot n -serial "file:$ser" >"$VM_STATE/qemu.log" 2>&1 &
 QPID=$!
@@ -34,7 +34,7 @@ at=()
 for m in "${mark[@]}"; do
     until seen "$m"; do
         kill -0 $QPID 2>/dev/null || { seen "$m" || out 1 "the machine stopped before '$m'"; }
-        (($(printf '%.0f' "$(vm_since "$T")") > 130)) && out 1 "no '$m' after 130s: $(tail -c 300 "$ser" | tr -dc '[:print:]')"
+        (($(printf '%.0f' "$(vm_since "$T")") > 540)) && out 1 "no '$m' after 540s: $(tail -c 300 "$ser" | tr -dc '[:print:]')"
         sleep 0.2
     done
     at+=("$(vm_since "$T")")

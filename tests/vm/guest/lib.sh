@@ -74,7 +74,7 @@ fio_verify() { # FILE BS DEPTH SIZE [MORE OPTIONS]: random writes, then a verify
 make_tree() { # DIR: files of many sizes with reproducible contents
     local d=$1 i
     mkdir -p "$d"/{a,b/c}
-    cp -a /usr/lib/python3.11/json /usr/lib/python3.11/email "$d/a/"
+    cp -a /usr/lib/python3.*/json /usr/lib/python3.*/email "$d/a/"
     for i in 0 1 511 512 513 4095 4096 4097 65537 1000000; do
         head -c "$i" /dev/urandom >"$d/b/f$i"
     done

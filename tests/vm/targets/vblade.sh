@@ -1,11 +1,11 @@
-# Profile of Debian's vblade, one process a slot.
+# Profile of Debian's vblade, the reference: one process a slot and interface.
 # shellcheck shell=bash
 VBLADE=${VBLADE:-$VM_CACHE/target/usr/sbin/vblade}
 
 target_features() { echo readonly mask config maskcmd reserve; }
 
 target_start() {
-    local shelf=$1 slot=$2 image=$3 o args=(-b 128) i
+    local shelf=$1 slot=$2 image=$3 o n args=(-b 128)
     shift 3
     for o in "$@"; do
         case $o in
@@ -16,10 +16,8 @@ target_start() {
         *) return 77 ;;
         esac
     done
-    i=0
     for n in $VM_TARGET_IFS; do
-        vm_spawn "vblade-$shelf.$slot-$n" "$VBLADE" "${args[@]}" "$shelf" "$slot" "$n" "$image"
-        i=$((i + 1))
+        vm_spawn "vblade-$shelf.$slot-$n" "$VBLADE" "${args[@]}" "$shelf" "$slot" "$n" "$image" || return 1
     done
 }
 
