@@ -17,9 +17,9 @@ set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 
 ARGS=("$@")
-NETNS= TAP=tap0 SCRIPT= MTU=9000 TIMEOUT=120 NICS=1 QUEUES=1 KERNEL=stock SHELF=0 SLOTS=1
-AOE=1 AOE_PARAMS= ENVF= HANDLER=false LOG= SMP=2 MEM=512 QEMU_ARGS= ADD=() MODS=
-QUIET=0 TRIES=4 INIT_APPEND= NIC_PROPS= MAC_BASE=0 MACHINE=pc,hpet=off PIDFILE=
+NETNS='' TAP=tap0 SCRIPT='' MTU=9000 TIMEOUT=120 NICS=1 QUEUES=1 KERNEL=stock SHELF=0 SLOTS=1
+AOE=1 AOE_PARAMS='' ENVF='' HANDLER=false LOG='' SMP=2 MEM=512 QEMU_ARGS='' ADD=() MODS=''
+QUIET=0 TRIES=4 INIT_APPEND='' NIC_PROPS='' MAC_BASE=0 MACHINE=pc,hpet=off PIDFILE=''
 while (($#)); do
     case $1 in
     --netns) NETNS=$2; shift ;;
@@ -57,7 +57,7 @@ done
 [[ $TAP ]] || NICS=0
 K=$(vm_kernel_dir "$KERNEL") || exit 1
 W=$(mktemp -d "${TMPDIR:-/tmp}/xshelf-vm.XXXXXX")
-QPID=
+QPID=''
 cleanup() {
     if [[ $QPID ]] && kill -0 "$QPID" 2>/dev/null; then
         kill "$QPID" 2>/dev/null
@@ -94,11 +94,12 @@ mkfifo "$W/ctl.in" "$W/ctl.out"
 NET=()
 for ((i = 0; i < NICS; i++)); do
     t=${TAP%%[0-9]*}$((${TAP##*[!0-9]} + i))
-    mq= dq=
+    mq='' dq=''
     ((QUEUES > 1)) && mq=,queues=$QUEUES dq=,mq=on,vectors=$((2 * QUEUES + 2))
     NET+=(-netdev "tap,id=n$i,ifname=$t,script=no,downscript=no,vhost=off$mq"
         -device "virtio-net-pci,netdev=n$i,mac=$(vm_guest_mac $((MAC_BASE + i))),romfile=$dq$NIC_PROPS")
 done
+# shellcheck disable=SC2054,SC2206  # commas are QEMU's; --qemu gives words
 CMD=(qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none
     -accel "$(vm_accel_args)" -M "$MACHINE" -cpu max -smp "$SMP" -m "$MEM"
     -kernel "$K/vmlinux" -initrd "$W/initrd"
@@ -125,11 +126,11 @@ QPID=$!
 [[ $PIDFILE ]] && echo "$QPID" >"$PIDFILE"
 
 # ------------------------------------------------- answer calls, await the end
-RC=125 START=$SECONDS DEADLINE=$((SECONDS + TIMEOUT)) BOOT= part=
+RC=125 START=$SECONDS DEADLINE=$((SECONDS + TIMEOUT)) BOOT='' part=''
 while :; do
-    line=
+    line=''
     if IFS= read -r -t 0.5 -u "$IN" line; then
-        line=$part$line part=
+        line=$part$line part=''
         case $line in
         READY*) BOOT=$(vm_since "$T0") ;;
         CALL*)

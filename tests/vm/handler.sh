@@ -4,6 +4,7 @@
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 . "$VM_DIR/hostlib.sh"
+# shellcheck source=targets/xshelf.sh
 . "$VM_PROFILE"
 
 image() { awk -v s="$1" '$2 == s { print $3 }' "$VM_STATE/exports"; }

@@ -43,6 +43,7 @@ plain() { # NAMESPACE INTERFACE
 }
 namespace() {
     ip netns add "$1"
+    # shellcheck disable=SC2016  # expanded by the inner shell
     ip netns exec "$1" sh -c 'for i in all default; do echo 1 >/proc/sys/net/ipv6/conf/$i/disable_ipv6; done' 2>/dev/null || true
     ip -n "$1" link set lo up
 }

@@ -186,7 +186,7 @@ run_case() { # FILE: sets RESULT and DETAIL
         # A case may want content on its image: "#: fill 4M" random bytes at the front.
         o=$(vm_header "$f" fill)
         [[ $o ]] && dd if=/dev/urandom of="$VM_STATE/image$i" bs=1M count="${o%M}" conv=notrunc status=none
-        opts=$(sed -n "s/^#: opts $i[[:space:]]\{1,\}//p" "$f" | tr '\n' ' ')
+        opts=$(sed -n "s/^#: opts ${i}[[:space:]]\{1,\}//p" "$f" | tr '\n' ' ')
         opts=${opts//GUESTMAC/$(vm_guest_mac 0)}
         echo "${shelf:-0} $i $VM_STATE/image$i $opts" >>"$VM_STATE/exports"
     done
@@ -244,7 +244,8 @@ for f in "${CASES[@]}"; do
     skip) SKIP=$((SKIP + 1)) DETAIL="SKIPPED: ${DETAIL:-the case did not say why}" ;;
     *) FAIL=$((FAIL + 1)) ;;
     esac
-    printf '%-20s %-6s %7s  %s\n' "$CURRENT" "$RESULT" "$(vm_since "$T")" "$(sed 's/ *$//' <<<"${DETAIL//$'\n'/; }")"
+    DETAIL=${DETAIL//$'\n'/; }
+    printf '%-20s %-6s %7s  %s\n' "$CURRENT" "$RESULT" "$(vm_since "$T")" "${DETAIL%"${DETAIL##*[![:space:]]}"}"
     CURRENT=''
 done
 if ((KEEP || FAIL)); then echo "logs: $RESULTS"; fi

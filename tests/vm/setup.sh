@@ -164,7 +164,7 @@ build_kernel() { # TAG META-PACKAGE [APT_CONFIG]
         seen+="$k "
         [[ $k == *[0-9].[0-9]* ]] && list+=("$k")
         for p in $(apt apt-cache "${APT_COMMON[@]}" show --no-all-versions "$k" |
-            sed -n 's/^Depends: //p' | tr ',|' '\n\n' | awk '{ print $1 }' |
+            sed -n 's/^Depends: //p' | tr ',|' '\n' | awk '{ print $1 }' |
             grep -E '^linux-(image|binary|modules|base)-[0-9]' || true); do
             todo+=("$p")
         done
@@ -238,7 +238,7 @@ build_rootfs() {
     ln -sf /proc/mounts "$r/etc/mtab"
     ln -sf bash "$r/usr/bin/sh"
     [[ -e $r/usr/bin/awk ]] || ln -s busybox "$r/usr/bin/awk"
-    py=$(cd "$r/usr/bin" && ls -d python3.*[0-9] | tail -n 1)
+    py=$(find "$r/usr/bin" -name 'python3.*[0-9]' -printf '%f\n' | tail -n 1)
     [[ -e $r/usr/bin/python3 ]] || ln -s "$py" "$r/usr/bin/python3"
     echo root:x:0:0:root:/root:/bin/bash >"$r/etc/passwd"
     echo root:x:0: >"$r/etc/group"

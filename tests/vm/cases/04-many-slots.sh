@@ -7,14 +7,15 @@ discover
 for ((i = 0; i < VM_SLOTS; i++)); do wait_dev "$(dev_of $i)"; done
 aoe-stat
 one() {
-    local i=$1 d=/dev/etherd/$(dev_of $1)
-    mkfs.ext4 -q -F -U "00000000-0000-0000-0000-00000000000$i" $d || return 1
-    mkdir -p /mnt/$i && mount $d /mnt/$i || return 1
-    echo "slot $i" >/mnt/$i/name
-    head -c 12582912 /dev/urandom >/mnt/$i/data
-    sync -f /mnt/$i/name
-    tree_sums /mnt/$i >/tmp/sums$i
-    umount /mnt/$i
+    local i=$1 d
+    d=/dev/etherd/$(dev_of "$1")
+    mkfs.ext4 -q -F -U "00000000-0000-0000-0000-00000000000$i" "$d" || return 1
+    mkdir -p /mnt/"$i" && mount "$d" /mnt/"$i" || return 1
+    echo "slot $i" >/mnt/"$i"/name
+    head -c 12582912 /dev/urandom >/mnt/"$i"/data
+    sync -f /mnt/"$i"/name
+    tree_sums /mnt/"$i" >/tmp/sums"$i"
+    umount /mnt/"$i"
 }
 pids=()
 for ((i = 0; i < VM_SLOTS; i++)); do one $i & pids+=($!); done
@@ -26,8 +27,8 @@ discover
 for ((i = 0; i < VM_SLOTS; i++)); do
     wait_dev "$(dev_of $i)"
     d=/dev/etherd/$(dev_of $i)
-    e2fsck -f -n $d >/tmp/fsck 2>&1 || { cat /tmp/fsck; fail "fsck of slot $i"; }
-    mount -o ro $d /mnt/$i || fail "mount of slot $i"
+    e2fsck -f -n "$d" >/tmp/fsck 2>&1 || { cat /tmp/fsck; fail "fsck of slot $i"; }
+    mount -o ro "$d" /mnt/$i || fail "mount of slot $i"
     [[ $(cat /mnt/$i/name) == "slot $i" ]] || fail "slot $i holds $(cat /mnt/$i/name)"
     tree_sums /mnt/$i | cmp - /tmp/sums$i || fail "contents of slot $i differ"
     umount /mnt/$i

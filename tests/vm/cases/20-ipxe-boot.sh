@@ -5,6 +5,7 @@
 #: timeout 600
 . "$VM_DIR/lib.sh"
 . "$VM_DIR/hostlib.sh"
+# shellcheck source=../targets/xshelf.sh
 . "$VM_PROFILE"
 out() { echo "$2" >"$VM_STATE/detail"; exit "$1"; }
 B=$VM_CACHE/ipxe/boot.img
@@ -12,7 +13,7 @@ B=$VM_CACHE/ipxe/boot.img
 cp --sparse=always "$B" "$VM_STATE/image0"
 vm_target_up || out 1 "the target did not start"
 ser=$VM_CASE_LOG/console.log
-QPID= DPID=
+QPID='' DPID=''
 trap 'for p in $QPID $DPID; do kill $p 2>/dev/null; vm_wait_gone $p 3; done' EXIT
 
 # The root path comes by DHCP, as it would in a machine room.

@@ -40,7 +40,7 @@ discover() {
 }
 
 wait_dev() { # DEV [SECONDS]: wait until the device is up and has a size
-    local d=$1 n=${2:-20} i s
+    local d=$1 n=${2:-120} i s
     s=$(sys_of "$d")
     for ((i = 0; i < n * 10; i++)); do
         if [[ -b /dev/etherd/$d && $(cat "$s/state" 2>/dev/null) == up* && $(cat "$s/size") -gt 0 ]]; then

@@ -24,7 +24,7 @@ finish() {
 trap 'finish 125' TERM
 
 echo 1 >/proc/sys/kernel/sysrq
-for i in all default; do echo 1 >/proc/sys/net/ipv6/conf/$i/disable_ipv6 2>/dev/null; done
+for i in all default; do echo 1 >"/proc/sys/net/ipv6/conf/$i/disable_ipv6" 2>/dev/null; done
 ip link set lo up
 ifs=()
 for n in /sys/class/net/eth*; do
@@ -39,6 +39,7 @@ for n in "${ifs[@]}"; do
     done
 done
 if ((VM_AOE)); then
+    # shellcheck disable=SC2086  # parameters are words
     modprobe aoe aoe_iflist="${ifs[*]}" $VM_AOE_PARAMS || { echo "cannot load aoe"; finish 125; }
 fi
 echo "READY $(cut -d' ' -f1 /proc/uptime) $(uname -r)" >&8
@@ -48,7 +49,7 @@ echo "READY $(cut -d' ' -f1 /proc/uptime) $(uname -r)" >&8
     { echo "== about to time out"; ps -eo pid,ppid,stat,wchan:24,args; cat /proc/uptime; } >/dev/console
     echo w >/proc/sysrq-trigger
 ) &
-cd /root
+cd /root || finish 125
 export VM_IFS="${ifs[*]}"
 bash /payload/script
 finish $?

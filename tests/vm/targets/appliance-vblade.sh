@@ -6,12 +6,13 @@
 TARGET_TAP_QUEUES=2
 APPLIANCE_CARRY=("$VM_CACHE/target/usr/sbin/vblade")
 # One line of shell for each slot; $shelf $slot $dev $mtu are set.
+# shellcheck disable=SC2016  # expanded in the guest
 APPLIANCE_SERVE='/payload/vblade -d -b 64 $opts $shelf $slot eth0 $dev &'
 
 target_features() { echo readonly mask config maskcmd reserve; }
 
 target_start() {
-    local shelf=$1 slot=$2 image=$3 o opts= n d
+    local shelf=$1 slot=$2 image=$3 o opts='' n d
     shift 3
     for o in "$@"; do
         case $o in
@@ -22,7 +23,7 @@ target_start() {
         esac
     done
     mkdir -p "$VM_STATE/vm"
-    n=$(ls "$VM_STATE"/vm/*.img 2>/dev/null | wc -l)
+    n=$(find "$VM_STATE/vm" -name "*.img" | wc -l)
     case $n in
     0) o=nvme1 d=/dev/appliance/nvme1 ;;
     1) o=nvme2 d=/dev/appliance/nvme2 ;;
@@ -37,6 +38,7 @@ target_commit() {
     local i add=()
     for i in "${APPLIANCE_CARRY[@]}"; do add+=(--add "$i"); done
     {
+        # shellcheck disable=SC2016
         echo '. /payload/lib.sh; mtu=$VM_MTU'
         cat "$VM_STATE/vm/script"
         echo "sleep 0.5; host $VM_STATE/vm/ready; wait"
