@@ -56,9 +56,9 @@ done
 [[ -r $SCRIPT ]] || vm_die "--script is needed"
 [[ $TAP ]] || NICS=0
 K=$(vm_kernel_dir "$KERNEL") || exit 1
-W=$(mktemp -d "${TMPDIR:-/tmp}/xshelf-vm.XXXXXX")
-QPID=''
+W='' QPID=''
 cleanup() {
+    [[ $W ]] || return
     if [[ $QPID ]] && kill -0 "$QPID" 2>/dev/null; then
         kill "$QPID" 2>/dev/null
         vm_wait_gone "$QPID" 3 || kill -9 "$QPID" 2>/dev/null
@@ -71,6 +71,7 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 143' TERM INT
+W=$(mktemp -d "${TMPDIR:-/tmp}/xshelf-vm.XXXXXX")
 
 # ------------------------------------------------------------------- payload
 mkdir -p "$W/p/payload"
