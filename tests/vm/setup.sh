@@ -174,7 +174,7 @@ build_kernel() { # TAG META-PACKAGE [APT_CONFIG]
     rm -rf "$d"
     mkdir -p "$d/x" "$d/deb"
     (cd "$d/deb" && apt apt-get "${APT_COMMON[@]}" download "${list[@]}" >"$d/log" 2>&1) ||
-        vm_cannot "cannot download the $tag kernel: $(tail -n 1 "$d/log")"
+        vm_cannot "cannot download the $tag kernel: $(grep -m 1 "^E:" "$d/log")"
     for p in "$d"/deb/*.deb; do dpkg -x "$p" "$d/x"; done
     [[ -d $d/x/usr/lib/modules ]] || { mkdir -p "$d/x/usr/lib"; mv "$d/x/lib/modules" "$d/x/usr/lib/"; }
     rm -rf "$d/x/lib"
@@ -222,7 +222,7 @@ GUEST_PACKAGES=(busybox-static bash coreutils util-linux mount e2fsprogs
 build_rootfs() {
     step "guest file system: downloading packages"
     apt-get "${APT_COMMON[@]}" --no-install-recommends -y --download-only install "${GUEST_PACKAGES[@]}" \
-        >"$VM_CACHE/rootfs.log" 2>&1 || vm_cannot "cannot download the guest's packages: $(tail -n 1 "$VM_CACHE/rootfs.log")"
+        >"$VM_CACHE/rootfs.log" 2>&1 || vm_cannot "cannot download the guest's packages: $(grep -m 1 "^E:" "$VM_CACHE/rootfs.log")"
     local r=$VM_CACHE/rootfs p py
     rm -rf "$r"
     mkdir -p "$r"/usr/{bin,sbin,lib,lib64}
@@ -268,7 +268,7 @@ build_vblade() {
     rm -rf "$VM_CACHE/target"
     mkdir -p "$VM_CACHE/target"
     (cd "$VM_CACHE/target" && apt-get "${APT_COMMON[@]}" download vblade >log 2>&1) ||
-        vm_cannot "cannot download vblade: $(tail -n 1 "$VM_CACHE/target/log")"
+        vm_cannot "cannot download vblade: $(grep -m 1 "^E:" "$VM_CACHE/target/log")"
     dpkg -x "$VM_CACHE"/target/vblade_*.deb "$VM_CACHE/target"
     built vblade
     step "vblade: ready"
