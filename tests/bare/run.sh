@@ -253,7 +253,7 @@ suite() { # SUITE
         124 | 137) FAIL=$((FAIL + 1)) detail="FAIL  ended after $((SECONDS - t)) s: it hung, or was killed" ;;
         *) FAIL=$((FAIL + 1)) detail="FAIL  $((SECONDS - t)) s  status $rc  $detail" ;;
         esac
-        printf '%-10s %-32s %s\n' "$s" "$c" "$detail"
+        printf '%-10s %-32s %s\n' "$s" "$( ((${#c} > 32)) && echo "${c:0:29}..." || echo "$c")" "$detail"
         if ((rc == 77)); then
             printf 'SKIPPED: %s: %s: %s\n' "$s" "$c" "$(tail -n 1 "$to")"
         elif ((rc)); then
