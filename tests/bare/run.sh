@@ -229,7 +229,7 @@ suite() { # SUITE
     # shellcheck disable=SC2016  # expanded there
     if ! enter "$s" "$RESULTS/$s-prepare.log" '
         for tool in cargo rustc cc clang; do ! command -v $tool || exit 3; done
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends make'; then
+        apt-get update -qq -o APT::Update::Error-Mode=any && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends make'; then
         if WHY="apt cannot fetch in it: $(grep -m 1 '^E:' "$RESULTS/$s-prepare.log")"; then
             skip_suite "$s"
             return
