@@ -7,6 +7,7 @@
 //!
 //! Needs root, iproute2 and vblade; a test that lacks them says SKIPPED. vblade's replies are not padded and it
 //! advertises 17 sectors at MTU 9000.
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
