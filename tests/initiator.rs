@@ -9,14 +9,16 @@
 //! advertises 17 sectors at MTU 9000.
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
 
+use clap::Parser;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use xshelf::exit::Exit;
-use xshelf::initiator::discover;
+use xshelf::initiator::{Error, bench, discover};
 
 fn run(command: &str) -> Result<(), String> {
     let mut words = command.split_whitespace();
@@ -114,6 +116,26 @@ impl Net {
     }
 }
 
+/// The subcommands' arguments, as the command line gives them.
+#[derive(Parser)]
+struct BenchLine {
+    #[command(flatten)]
+    args: bench::Args,
+}
+
+impl Net {
+    /// `xshelf bench port ARGUMENTS --json`
+    fn bench(&self, arguments: &str) -> Result<(Exit, serde_json::Value, String), Error> {
+        let line = ["bench", "port"].into_iter().chain(arguments.split_whitespace()).chain(["--json"]);
+        let args = BenchLine::try_parse_from(line).unwrap().args;
+        self.inside(&self.initiator, || {
+            let (mut out, mut notes) = (Vec::new(), Vec::new());
+            let exit = bench::run_to(&args, &mut out, &mut notes, &AtomicBool::new(false))?;
+            Ok((exit, serde_json::from_slice(&out).unwrap(), String::from_utf8(notes).unwrap()))
+        })
+    }
+}
+
 impl Drop for Net {
     fn drop(&mut self) {
         for blade in &mut self.blades {
@@ -168,4 +190,166 @@ fn an_interface_that_is_down_is_an_error_of_the_environment() {
         net.inside(&net.initiator, || discover::run_to(&args, &mut Vec::new(), &mut Vec::new())).unwrap_err();
     assert_eq!(error.exit(), Exit::Environment);
     assert_eq!(error.to_string(), "interface port is down; `ip link set port up`");
+}
+
+#[test]
+fn bench_reads_writes_and_mixes() {
+    for (mtu, sectors) in [(1500, 2), (9000, 17)] {
+        let Some(mut net) = Net::new(mtu) else { return };
+        net.blade(0, 64 << 20, "");
+        for (mode, reads, writes) in [
+            ("--mode read", true, false),
+            ("--mode read --access sequential --sectors 1", true, false),
+            ("--mode write --destroy-data", false, true),
+            ("--mode mix --reads 50 --destroy-data --bypass-qdisc", true, true),
+        ] {
+            let (exit, report, notes) = net.bench(&format!("7.0 {mode} --seconds 300ms --depth 32")).unwrap();
+            assert_eq!((exit, &report["ok"]), (Exit::Ok, &true.into()), "{report:#}");
+            let slot = &report["slots"][0];
+            let want = if mode.contains("--sectors 1") { 1 } else { sectors };
+            assert_eq!((&slot["window"], &slot["sectors_per_request"]), (&16.into(), &want.into()));
+            assert!(notes.contains("depth 32 limited to 16"), "{notes}");
+            for (direction, used) in [("reads", reads), ("writes", writes)] {
+                assert_eq!(slot[direction]["requests"].as_u64().unwrap() > 0, used, "{mode}: {report:#}");
+                let bytes = slot[direction]["requests"].as_u64().unwrap() * want as u64 * 512;
+                assert_eq!(slot[direction]["bytes"], bytes);
+                let latency = &slot[direction]["latency_us"];
+                let order = ["min", "p50", "p90", "p99", "p99_9", "max"].map(|f| latency[f].as_f64());
+                assert!(order.is_sorted() && order[0].is_some() == used, "{order:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bench_verifies_several_slots() {
+    for mtu in [1500, 9000] {
+        let Some(mut net) = Net::new(mtu) else { return };
+        net.blade(0, 4 << 20, "-b 64");
+        net.blade(1, 2 << 20, "-b 64");
+        let line = "7.0 7.1 --mode verify --destroy-data --seconds 1 --depth 64 --seed 7";
+        let (exit, report, _) = net.bench(line).unwrap();
+        assert_eq!(exit, Exit::Ok, "{report:#}");
+        assert_eq!(report["seed"], 7);
+        for slot in report["slots"].as_array().unwrap() {
+            let verify = &slot["verify"];
+            assert_eq!(verify["bad_sectors"], 0, "{report:#}");
+            assert!(verify["sectors_read_back"].as_u64().unwrap() > 1000, "{report:#}");
+            assert_eq!(verify["sectors_read_back"], verify["sectors_written"]);
+            assert_eq!(slot["window"], 64);
+        }
+    }
+}
+
+/// The wire loses frames both ways; the verification still ends well, and says what it had to do.
+#[test]
+fn bench_verifies_over_a_lossy_wire() {
+    let Some(mut net) = Net::new(1500) else { return };
+    net.blade(0, 4 << 20, "");
+    for ns in [&net.target, &net.initiator] {
+        let lossy = run(&format!("tc -n {ns} qdisc add dev port root netem loss 3%"));
+        if let Err(e) = lossy {
+            println!("SKIPPED: {e}");
+            return;
+        }
+    }
+    let (exit, report, _) = net.bench("7.0 --mode verify --destroy-data --seconds 2").unwrap();
+    assert_eq!(exit, Exit::Ok, "{report:#}");
+    let slot = &report["slots"][0];
+    assert!(slot["retransmits"].as_u64().unwrap() > 0, "{report:#}");
+    assert!(slot["verify"]["quarantined_sectors"].as_u64().unwrap() > 0, "{report:#}");
+    assert_eq!(slot["verify"]["bad_sectors"], 0);
+}
+
+/// Somebody else writes to the disk behind the target's back: that is what bad data looks like.
+#[test]
+fn bench_finds_foreign_data() {
+    use std::os::unix::fs::FileExt;
+    let Some(mut net) = Net::new(1500) else { return };
+    net.blade(0, 1 << 20, "");
+    let file = net.files[0].reopen().unwrap();
+    let done = AtomicBool::new(false);
+    let (exit, report, _) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                file.write_all_at(b"gotcha", 1000 * 512 + 77).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let result = net.bench("7.0 --mode verify --destroy-data --seconds 1");
+        done.store(true, Ordering::Relaxed);
+        result.unwrap()
+    });
+    assert_eq!((exit, &report["ok"]), (Exit::Problem, &false.into()), "{report:#}");
+    let bad = &report["mismatches"][0];
+    assert_eq!((&bad["lba"], &bad["offset"], &bad["address"]), (&1000.into(), &77.into(), &"7.0".into()));
+    assert_eq!(bad["got"], u64::from(b'g'));
+}
+
+#[test]
+fn bench_names_the_errors_of_the_target() {
+    let Some(mut net) = Net::new(1500) else { return };
+    net.blade(0, 1 << 20, "-r");
+    let (exit, report, _) = net.bench("7.0 --mode write --destroy-data --seconds 1").unwrap();
+    assert_eq!(exit, Exit::Problem);
+    let slot = &report["slots"][0];
+    assert_eq!(slot["errors"][0]["error"], "ATA 41/04 (aborted)", "{report:#}");
+    assert!(slot["left"].as_str().unwrap().contains("nothing but errors"), "{report:#}");
+}
+
+#[test]
+fn bench_gives_up_on_a_target_that_dies() {
+    let Some(mut net) = Net::new(1500) else { return };
+    net.blade(0, 1 << 20, "");
+    let id = net.blades[0].id();
+    let (exit, report, _) = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(700));
+            must(&format!("kill -STOP {id}"));
+        });
+        net.bench("7.0 --seconds 2 --deadline 1").unwrap()
+    });
+    assert_eq!(exit, Exit::Problem);
+    let left = report["slots"][0]["left"].as_str().unwrap();
+    assert!(left.contains("did not answer a read of 1 KiB at LBA"), "{left}");
+    assert!(report["slots"][0]["reads"]["requests"].as_u64().unwrap() > 0);
+    must(&format!("kill -CONT {id}"));
+}
+
+#[test]
+fn bench_survives_a_cable_that_is_pulled_for_a_moment() {
+    let Some(mut net) = Net::new(1500) else { return };
+    net.blade(0, 1 << 20, "");
+    let ns = net.initiator.clone();
+    let (exit, report, _) = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(500));
+            must(&format!("ip -n {ns} link set port down"));
+            std::thread::sleep(Duration::from_millis(500));
+            must(&format!("ip -n {ns} link set port up"));
+        });
+        net.bench("7.0 --mode verify --destroy-data --seconds 2").unwrap()
+    });
+    assert_eq!(exit, Exit::Ok, "{report:#}");
+    assert!(report["slots"][0]["retransmits"].as_u64().unwrap() > 0, "{report:#}");
+}
+
+#[test]
+fn bench_refuses_what_cannot_be() {
+    let Some(mut net) = Net::new(1500) else { return };
+    net.blade(0, 1 << 20, "");
+    for (line, exit, text) in [
+        (
+            "7.0 --mode write",
+            Exit::Usage,
+            "this mode overwrites 7.0; if whatever is there may be lost, say --destroy-data",
+        ),
+        ("7.0 --sectors 3", Exit::Usage, "7.0 takes at most 2 sectors in a request, not 3"),
+        ("7.0 7.0", Exit::Usage, "7.0 is named twice"),
+        ("7.9", Exit::NoAnswer, "no answer from 7.9 on port; check:"),
+    ] {
+        let error = net.bench(line).unwrap_err();
+        assert_eq!(error.exit(), exit, "{line}");
+        assert!(error.to_string().starts_with(text), "{error}");
+    }
 }

@@ -70,6 +70,8 @@ pub struct Plan {
     pub patience: Patience,
     /// Makes choices and data repeatable.
     pub seed: u64,
+    /// Where tags begin: not where another process on this host does.
+    pub first_serial: u32,
     /// Our MAC address.
     pub source: Mac,
     /// VLAN to send in.
@@ -276,7 +278,7 @@ impl Load {
     #[must_use]
     pub fn new(plan: Plan, luns: &[Lun]) -> Self {
         let capacity = luns.iter().map(|l| l.window.max(1)).sum::<usize>();
-        let mut session = Session::new(plan.patience, capacity, MEMORY, plan.seed as u32);
+        let mut session = Session::new(plan.patience, capacity, MEMORY, plan.first_serial);
         let mut random = Random::new(plan.seed);
         let writes = plan.mode != Mode::Read;
         let data = luns.iter().map(|l| usize::from(l.sectors)).max().unwrap_or(0) * SECTOR;

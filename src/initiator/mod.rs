@@ -5,6 +5,7 @@
 //! frames are passed in); only `socket` touches the kernel, and nothing but it says `unsafe`.
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod contact;
 pub mod discover;
 mod error;
@@ -17,6 +18,7 @@ pub mod session;
 pub mod socket;
 pub mod wire;
 
+pub use bench::Args as BenchArgs;
 pub use discover::Args as DiscoverArgs;
 pub use error::Error;
 
@@ -38,6 +40,21 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// Reads a size: a number of bytes, or one with `K`, `M`, `G` or `T` behind it (powers of 1024).
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        _ => return Err("write a size as 65536, 64K, 64M or 1G".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "write a size as 65536, 64K, 64M or 1G".to_owned())?;
+    number.checked_mul(unit).filter(|&n| n >= 512).ok_or_else(|| "between 512 bytes and 16 EiB".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +66,18 @@ mod tests {
         }
         for bad in ["", "s", "x", "-1", "0", "nan", "inf", "1h", "99999999"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_take_units_of_1024() {
+        for (text, want) in
+            [("512", 512), ("64K", 65536), ("64M", 64 << 20), ("1GiB", 1 << 30), ("2tb", 2 << 40)]
+        {
+            assert_eq!(bytes(text), Ok(want), "{text}");
+        }
+        for bad in ["", "M", "1X", "1.5G", "-1", "511", "99999999999T", "1 G"] {
+            assert!(bytes(bad).is_err(), "{bad}");
         }
     }
 }

@@ -184,6 +184,7 @@ fn plan(mode: Mode, seed: u64, milliseconds: u64) -> Plan {
         duration: milliseconds * MILLISECOND,
         patience: Patience::default(),
         seed,
+        first_serial: seed as u32,
         source: HOST,
         vlan: None,
     }
