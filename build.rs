@@ -38,7 +38,8 @@ fn main() {
         fail("asm/types.h is missing; apt-get install linux-libc-dev");
     }
     let skeleton = PathBuf::from(out).join("steer.skel.rs");
-    let built = SkeletonBuilder::new().source(SOURCE).clang(&clang).clang_args(args).build_and_generate(&skeleton);
+    let built =
+        SkeletonBuilder::new().source(SOURCE).clang(&clang).clang_args(args).build_and_generate(&skeleton);
     if let Err(e) = built {
         fail(&format!("{SOURCE}: {e:#}"))
     }

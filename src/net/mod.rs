@@ -12,7 +12,13 @@
 //! | COMPLETION | kernel   | us       | kernel, until reclaimed  |
 
 pub mod assemble;
+pub mod ladder;
 pub mod memory;
+pub mod nic;
+mod ring;
+pub mod steer;
+mod sys;
+pub mod xsk;
 
 use crate::frame::{Chunk, Frame, Outgoing, QueueId};
 
