@@ -1,6 +1,8 @@
 //! The XDP program alone: the kernel runs it over frames of ours, and the counters must say why (BPF_PROG_TEST_RUN);
 //! then attached, in both modes, and refused with a reason.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod namespace;
 
 use namespace::{INITIATOR_MAC, TARGET, TARGET_MAC, alone, ip, request, tagged, veth};
