@@ -37,7 +37,7 @@ test-bare: ## installs, builds and tests in bare Debian roots (root)
 	@tests/run.sh bare
 
 fmt: ## formats the sources
-	@$(CARGO) fmt
+	@$(CARGO) fmt --all
 
 install: build ## binary, unit, example configuration and nic-setup, below DESTDIR
 	install -D -m 755 $(TARGET)/release/xshelf $(DESTDIR)$(PREFIX)/sbin/xshelf

@@ -41,7 +41,7 @@ for group in "${groups[@]}"; do
     esac
 done
 
-export CARGO_TERM_COLOR=never
+export CARGO_TERM_COLOR=never NO_COLOR=1
 target=${CARGO_TARGET_DIR:-target}
 deps=()
 [[ " ${groups[*]} " =~ \ (style|integration|e2e)\  ]] && deps=(--tests)
@@ -142,7 +142,7 @@ clippy() {
         echo "SKIPPED: this Rust has no clippy"
         return
     fi
-    deploy/cargo clippy --all-targets --locked -- -D warnings
+    deploy/cargo clippy --workspace --all-targets --locked -- -D warnings
 }
 
 format() {
@@ -150,7 +150,7 @@ format() {
         echo "SKIPPED: this Rust has no rustfmt"
         return
     fi
-    deploy/cargo fmt --check
+    deploy/cargo fmt --all --check
 }
 
 debug_built=
@@ -182,11 +182,7 @@ for group in "${groups[@]}"; do
         ;;
     loom)
         # Optimized: a model runs its body some hundred thousand times.
-        if RUSTFLAGS="--cfg loom" build loom --lib --release --target-dir "$target/loom"; then
-            while read -r _ name path; do
-                LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-3} run_binary "loom: $name" "$path" loom
-            done <"$logs/loom.list"
-        fi
+        if build loom --package xshelf-loom --lib --release; then run_list loom "$logs/loom.list" '^lib '; fi
         ;;
     vm | vm-all)
         status=0
