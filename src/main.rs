@@ -2,14 +2,16 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use xshelf::appliance::check;
+use xshelf::appliance::{check, serve};
 use xshelf::exit::Exit;
-use xshelf::initiator::{DiscoverArgs, discover};
+use xshelf::initiator::{BenchArgs, DiscoverArgs, bench, discover};
 
 const EXAMPLES: &str = "\
 Examples:
+  xshelf serve --interface eth1 7.0=/dev/nvme0n1       a disk for every host on eth1
   xshelf check /etc/xshelf/xshelf.toml                 what is wrong with a configuration, all of it
   xshelf discover eth1                                 which shelves and slots answer on eth1
+  xshelf bench eth1 7.0 --mode read                    how fast a slot is read
 
 Each subcommand explains itself with examples: xshelf help check";
 
@@ -23,8 +25,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Check(check::Args),
     Discover(DiscoverArgs),
+    Bench(BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -33,7 +37,9 @@ fn main() -> ExitCode {
         Err(e) => return explain(&e).into(),
     };
     let done = match &arguments.command {
+        Command::Serve(args) => serve::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Check(args) => check::run(args).map_err(|e| (e.exit(), e.to_string())),
+        Command::Bench(args) => bench::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Discover(args) => discover::run(args).map_err(|e| (e.exit(), e.to_string())),
     };
     match done {

@@ -3,8 +3,13 @@
 //! Not here: what is done with what it gives; measuring a file that is open, or serving frames, needs no privilege.
 //! Invariant: nobody else in `serve` opens a path or asks the kernel about an interface.
 
+use crate::frame::QueueId;
+use crate::net::ladder::{self, EstablishError, LadderError, Mode, Rung, Standing};
+use crate::net::nic;
+use crate::net::steer::Steer;
+use crate::net::xsk::{Umem, XskError, XskQueue};
 use crate::storage::device::{self, Identity, OpenError, Options};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, OFlags};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,8 +17,8 @@ use std::path::Path;
 /// Most bytes of a file that is read whole; a configuration of 65,000 slots takes less.
 const FILE_BYTES: u64 = 16 << 20;
 
-/// What needs privilege. In-process today ([`DirectKeeper`]); every answer is plain data or a descriptor, so that a
-/// small privileged process can give it as well.
+/// What needs privilege. In-process today ([`DirectKeeper`]); every answer is plain data, a descriptor, or descriptors
+/// with what is known of them, so that a small privileged process can give it as well.
 pub trait Keeper {
     /// Reads a configuration or state file.
     ///
@@ -38,6 +43,35 @@ pub trait Keeper {
     /// # Errors
     /// What the kernel says; `WouldBlock` when another process has locked it.
     fn lock_directory(&self, path: &Path) -> io::Result<OwnedFd>;
+
+    /// Facts about an interface.
+    ///
+    /// # Errors
+    /// [`nic::NicError`]
+    fn facts(&self, interface: &str) -> Result<nic::Facts, nic::NicError>;
+
+    /// Attaches the XDP program in the best mode that is allowed.
+    ///
+    /// # Errors
+    /// [`LadderError`]; nothing is attached then.
+    fn establish(
+        &self,
+        facts: &nic::Facts,
+        mode: Mode,
+    ) -> Result<(Steer, Standing), LadderError<EstablishError>>;
+
+    /// Binds an AF_XDP socket to a receive queue.
+    ///
+    /// # Errors
+    /// [`XskError`]
+    fn bind(
+        &self,
+        umem: &Umem,
+        id: QueueId,
+        facts: &nic::Facts,
+        queue: u32,
+        rung: Rung,
+    ) -> Result<XskQueue, XskError>;
 }
 
 /// Does it itself, with the rights of this process.
@@ -63,14 +97,37 @@ impl Keeper for DirectKeeper {
     }
 
     fn lock_directory(&self, path: &Path) -> io::Result<OwnedFd> {
-        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
+        match rustix::fs::mkdir(path, rustix::fs::Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        let directory = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
         rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
         Ok(directory)
+    }
+
+    fn facts(&self, interface: &str) -> Result<nic::Facts, nic::NicError> {
+        nic::facts(interface)
+    }
+
+    fn establish(
+        &self,
+        facts: &nic::Facts,
+        mode: Mode,
+    ) -> Result<(Steer, Standing), LadderError<EstablishError>> {
+        ladder::establish(facts, mode)
+    }
+
+    fn bind(
+        &self,
+        umem: &Umem,
+        id: QueueId,
+        facts: &nic::Facts,
+        queue: u32,
+        rung: Rung,
+    ) -> Result<XskQueue, XskError> {
+        umem.bind(id, facts, queue, rung)
     }
 }
 

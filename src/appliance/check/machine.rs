@@ -87,7 +87,7 @@ impl Machine {
     pub fn judge_memory(&self, bytes: u64, huge: HugePages, mistakes: &mut Mistakes) {
         let pages = bytes.div_ceil(HUGE_PAGE);
         let free = self.huge_pages.unwrap_or(0);
-        if huge != HugePages::Never && free < pages {
+        if free < pages {
             let what = format!("frame memory takes {pages} huge pages, and {free} are free");
             let remedy = format!("raise vm.nr_hugepages by {}", pages - free);
             match huge {
@@ -147,6 +147,13 @@ pub fn io_uring_refused(errno: i32) -> Wrong {
 pub fn affinity() -> Vec<u16> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
     (0..=1023u16).filter(|cpu| set.is_set(usize::from(*cpu))).collect()
+}
+
+/// CPUs that the kernel keeps other work away from (isolcpus=).
+#[must_use]
+pub fn isolated_cpus() -> Vec<u16> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/isolated").unwrap_or_default();
+    crate::appliance::config::parse_list(text.trim(), "CPU", &(0..=1023)).unwrap_or_default()
 }
 
 /// Of the capabilities that serving needs, those that the text of /proc/self/status does not show as effective.
@@ -214,7 +221,6 @@ mod tests {
             "{got:?}"
         );
         assert!(lines(&poor, HugePages::Try)[0].starts_with("warning"));
-        assert_eq!(lines(&poor, HugePages::Never).len(), 1);
     }
 
     #[test]

@@ -392,7 +392,7 @@ spin-us = 50
 [memory]
 frames-per-queue = 1_024
 runs-per-worker = 0x40
-huge-pages = "never"
+huge-pages = "require"
 "#;
         let (config, mistakes) = read("x.toml", text.as_bytes());
         assert_eq!(mistakes, Mistakes::default());
@@ -415,7 +415,7 @@ huge-pages = "never"
         assert_eq!(config.workers.spin_us, Some(50));
         assert_eq!(
             config.memory,
-            Memory { frames_per_queue: 1024, runs_per_worker: 64, huge_pages: HugePages::Never }
+            Memory { frames_per_queue: 1024, runs_per_worker: 64, huge_pages: HugePages::Require }
         );
         // Every key of the reference occurs above, so that one listed and not read would fail as unread here.
         for table in keys::TABLES {
@@ -463,7 +463,7 @@ frames-per-queue = 1
              write it from / on",
             "5:8: error: interface[0].mode: 'zerocopy' is not known here; did you mean \"zero-copy\"? It is one \
              of \"auto\", \"zero-copy\", \"native\", \"generic\"",
-            "6:10: error: interface[0].queues: 0 is out of range; use 1 to 4096",
+            "6:10: error: interface[0].queues: 0 is out of range; use 1 to 256",
             "8:8: error: interface[1].name: eth1 was named before (line 4); name each interface once",
             "10:11: error: slot[0].address: it is of type float; write text in quotes",
             "12:1: error: slot[0].readonly: there is no such key in [[slot]]; did you mean read-only?",

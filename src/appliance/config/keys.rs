@@ -160,8 +160,9 @@ pub const WORKERS: Table = Table {
         Key {
             name: "spin-us",
             values: "0 to 1000 microseconds",
-            default: "adaptive: 50 where the worker has its CPU for itself and finds work by spinning, else 0",
-            text: "How long an idle worker looks for work before it sleeps. Costs CPU time, saves a wake-up.",
+            default: "50 on a CPU that is isolated (isolcpus), else 0",
+            text: "How long an idle worker looks for work before it sleeps. It saves a wake-up where the CPU has \
+                   nothing else to do, and costs throughput where it has.",
         },
     ],
 };
@@ -186,7 +187,7 @@ pub const MEMORY: Table = Table {
         },
         Key {
             name: "huge-pages",
-            values: "\"try\", \"require\" or \"never\"",
+            values: "\"try\" or \"require\"",
             default: "\"try\"",
             text: "Whether frame memory lies in 2 MiB pages. try falls back to ordinary pages and says so; \
                    require stops the start if vm.nr_hugepages is too low.",

@@ -11,13 +11,14 @@ mod quick;
 mod rules;
 
 pub use mistake::{Mistake, Mistakes, Place, Severity, Wrong};
-pub use numbers::List;
+pub use numbers::{List, parse_list};
 pub use quick::Quick;
+
+pub use crate::net::ladder::Mode;
 
 use crate::limits;
 use crate::protocol::Address;
 use crate::shelf::AtaText;
-use std::fmt;
 use std::path::PathBuf;
 
 /// A configuration that obeys all rules.
@@ -46,27 +47,6 @@ pub struct Interface {
     pub queues: Queues,
     /// Where it was configured.
     pub place: Place,
-}
-
-/// How frames reach us: the rungs of the mode ladder that are accepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// The best that the NIC offers.
-    #[default]
-    Auto,
-    /// Zero-copy sockets, or nothing.
-    ZeroCopy,
-    /// The driver's XDP hook with copying sockets, or nothing.
-    Native,
-    /// The generic XDP hook, which any interface has.
-    Generic,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = rules::MODES.iter().find(|(_, mode)| mode == self).map_or("", |(word, _)| word);
-        f.write_str(word)
-    }
 }
 
 /// Which receive queues of an interface to serve.
@@ -160,8 +140,6 @@ pub enum HugePages {
     Try,
     /// Or not at all.
     Require,
-    /// No.
-    Never,
 }
 
 impl Config {

@@ -324,7 +324,7 @@ mod tests {
         let got = lines(&q);
         let want = [
             "argument '--mode fast': error: 'fast' is not known here; use one of",
-            "argument '--queues 0': error: 0 is out of range; use 1 to 4096",
+            "argument '--queues 0': error: 0 is out of range; use 1 to 256",
             "argument '--workers 0': error: 0 is out of range; use 1 to 256",
             "argument '--cores 1-0': error: the range 1-0 runs backwards; write 0-1",
             "argument '--spin-us 2000': error: 2000 is out of range; use 0 to 1000",

@@ -303,8 +303,8 @@ pub(super) const MODES: [(&str, Mode); 4] = [
 ];
 
 /// The words for [`HugePages`].
-pub(super) const HUGE_PAGES: [(&str, HugePages); 3] =
-    [("try", HugePages::Try), ("require", HugePages::Require), ("never", HugePages::Never)];
+pub(super) const HUGE_PAGES: [(&str, HugePages); 2] =
+    [("try", HugePages::Try), ("require", HugePages::Require)];
 
 /// Queues from a number of them.
 pub(super) fn first_queues(number: i128) -> Result<Queues, Wrong> {
@@ -324,7 +324,10 @@ pub(super) fn queues(text: &str) -> Result<Queues, Wrong> {
 }
 
 /// Queue numbers that can be asked for.
-pub(super) const QUEUES: RangeInclusive<u16> = 0..=4095;
+pub(super) const QUEUES: RangeInclusive<u16> = 0..=(QUEUE_COUNT - 1);
+
+/// The most that can be served of one port.
+const QUEUE_COUNT: u16 = crate::net::steer::QUEUES as u16;
 
 /// Cores from a number of them.
 pub(super) fn first_cores(number: i128) -> Result<Cores, Wrong> {
@@ -395,7 +398,7 @@ mod tests {
         assert_eq!(queues("0-1,3"), Ok(Queues::These(vec![0, 1, 3])));
         assert!(queues("every").unwrap_err().remedy.contains("all"));
         assert_eq!(first_queues(4), Ok(Queues::First(4)));
-        assert!(first_queues(0).is_err() && first_queues(-1).is_err() && first_queues(4097).is_err());
+        assert!(first_queues(0).is_err() && first_queues(-1).is_err() && first_queues(257).is_err());
     }
 
     proptest! {

@@ -1,0 +1,649 @@
+//! Puts an appliance together, and takes it apart again.
+//!
+//! Not here: waiting for a reason to stop (`serve`).
+//! Invariant: the order of a start is slots, facts, XDP program, memory, sockets, workers, shelves and sockets into
+//! the program, announcement; a stop goes the other way, and a start that fails half-way is a stop from there.
+
+use super::describe::{PortLine, Serving, SlotLine};
+use super::slots::{self, OpenSlot, SlotError};
+use crate::appliance::check::machine;
+use crate::appliance::config::{Config, HugePages, Interface, Queues};
+use crate::appliance::keeper::Keeper;
+use crate::appliance::topology::{self, Tenant, Topology, TopologyError};
+use crate::exit::Exit;
+use crate::frame::{self, Layout, LayoutError, WorkerId, WorkerShare};
+use crate::limits;
+use crate::net::ladder::{EstablishError, LadderError, Mode, Standing};
+use crate::net::nic::{Facts, NicError};
+use crate::net::steer::{Steer, SteerError};
+use crate::net::xsk::{Pages, Rings, Umem, XskError, XskQueue};
+use crate::shelf::{Routes, RoutesError};
+use crate::storage::FileId;
+use crate::storage::device::{Device, Durability};
+use crate::storage::uring::{SetupError, UringStorage};
+use crate::worker::{self, Control, Counters, Crew, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why it could not start. Every message says what, which, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be had.
+    #[error("state directory {}: {}; {}", path.display(), Causes(source), state_remedy(source))]
+    StateDirectory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A slot cannot be served.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// An interface cannot be used.
+    #[error("{}", Causes(.0))]
+    Nic(#[from] NicError),
+    /// It cannot carry one sector.
+    #[error(
+        "{interface}: MTU {mtu} does not carry one sector; raise it: ip link set dev {interface} mtu 1500 (or 9000)"
+    )]
+    Mtu {
+        /// The interface.
+        interface: String,
+        /// Its MTU.
+        mtu: u32,
+    },
+    /// Tags that the card takes out are not seen by the XDP program.
+    #[error(
+        "{interface} takes VLAN tags out of frames, so slot {slot} on VLAN {vlan} would answer hosts that it must not; \
+         turn that off: ethtool -K {interface} rxvlan off"
+    )]
+    StripsVlan {
+        /// The interface.
+        interface: String,
+        /// The slot, as an address.
+        slot: String,
+        /// Its VLAN.
+        vlan: u16,
+    },
+    /// A queue that there is not.
+    #[error("{interface}: queue {queue} cannot be served: there are {queues} that receive (0 to {}); {remedy}", queues - 1)]
+    NoSuchQueue {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u16,
+        /// How many there are.
+        queues: u32,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No mode is possible.
+    #[error("{}", Causes(.0))]
+    Ladder(#[from] LadderError<EstablishError>),
+    /// Ports whose modes cannot share memory.
+    #[error(
+        "{first} runs as {first_rung}, {second} as {second_rung}, and interfaces of one xshelf share frame memory; \
+         give them the same mode, or run one xshelf for each"
+    )]
+    Mixed {
+        /// An interface.
+        first: String,
+        /// Its rung.
+        first_rung: String,
+        /// Another.
+        second: String,
+        /// Its rung.
+        second_rung: String,
+    },
+    /// The XDP program.
+    #[error("{}", Causes(.0))]
+    Steer(#[from] SteerError),
+    /// Memory or a socket.
+    #[error("{}", Causes(.0))]
+    Xsk(#[from] XskError),
+    /// Not enough huge pages, though they were demanded.
+    #[error(
+        "frame memory takes {pages} huge pages of 2 MiB, and there are not enough; \
+         raise vm.nr_hugepages, or say huge-pages = \"try\""
+    )]
+    HugePages {
+        /// How many it takes.
+        pages: u64,
+    },
+    /// Workers cannot be placed.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// Memory cannot be laid out.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Slots cannot be dealt out.
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
+    /// More queues for a worker than it can watch.
+    #[error(
+        "worker {worker} would have {queues} queues, and can watch {most}; use more workers or fewer queues"
+    )]
+    TooManyQueues {
+        /// The worker.
+        worker: u16,
+        /// Its queues.
+        queues: usize,
+        /// The most.
+        most: usize,
+    },
+    /// A worker cannot start.
+    #[error("{}", Causes(.0))]
+    Spawn(#[from] worker::SpawnError<StorageError>),
+    /// Something small that the kernel refuses only when it is out of it.
+    #[error("cannot {what}: {source}; raise LimitNOFILE (ulimit -n)")]
+    Descriptors {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Why a worker has no storage.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The ring.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// A descriptor that is to wake it.
+    #[error("cannot watch a descriptor: {0}")]
+    Watch(io::Error),
+}
+
+fn state_remedy(e: &io::Error) -> &'static str {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => "another xshelf uses it: stop that, or name another directory",
+        io::ErrorKind::NotFound => "make the directory above it first",
+        _ => "name a directory that this user can write",
+    }
+}
+
+/// An error with what is behind it, as far as it does not say so itself.
+struct Causes<'a>(&'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(e) = cause {
+            let text = e.to_string();
+            if !said.contains(&text) {
+                said.push_str(": ");
+                said.push_str(&text);
+            }
+            cause = e.source();
+        }
+        f.write_str(&said)
+    }
+}
+
+impl StartError {
+    /// The exit code for it: what another configuration would mend is [`Exit::Usage`], and so systemd does not try
+    /// again; what the machine may offer a moment later is [`Exit::Environment`].
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Slot(SlotError::Twice { .. })
+            | Self::Mixed { .. }
+            | Self::Layout(_)
+            | Self::Routes(_)
+            | Self::Topology(TopologyError::NoSuchWorker { .. })
+            | Self::TooManyQueues { .. } => Exit::Usage,
+            _ => Exit::Environment,
+        }
+    }
+}
+
+/// An interface that is served on.
+struct OpenPort {
+    facts: Facts,
+    standing: Standing,
+    steer: Steer,
+    /// The queues of it that are served.
+    queues: Vec<u16>,
+}
+
+/// A running appliance.
+pub struct Appliance {
+    crew: Crew,
+    shared: Arc<Shared>,
+    ports: Vec<OpenPort>,
+    serving: Serving,
+    /// Gone with the appliance, and the lock with it.
+    _state: Option<OwnedFd>,
+    // Last, so that sockets are closed before their memory is let go.
+    _umem: Umem,
+}
+
+impl fmt::Display for Appliance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serving.fmt(f)
+    }
+}
+
+impl Appliance {
+    /// Starts everything; slots are announced on return.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    pub fn start(config: &Config, keeper: &dyn Keeper) -> Result<Self, StartError> {
+        let state = match &config.state_dir {
+            Some(path) => Some(
+                keeper
+                    .lock_directory(path)
+                    .map_err(|source| StartError::StateDirectory { path: path.clone(), source })?,
+            ),
+            None => None,
+        };
+        let slots = slots::open(&config.slots, keeper)?;
+        let mut ports = open_ports(config, keeper)?;
+        let topology = place(config, &ports, &slots)?;
+        warn_of(&slots, &topology, config);
+
+        let layout = Layout::plan(&shares(config, &topology))?;
+        let umem = Umem::new(layout.chunks(), Rings::default())?;
+        if config.memory.huge_pages == HugePages::Require && umem.pages() != Pages::Huge {
+            return Err(StartError::HugePages { pages: (umem.region().len() as u64).div_ceil(2 << 20) });
+        }
+        let mut queues: Vec<Vec<XskQueue>> = topology.cpus.iter().map(|_| Vec::new()).collect();
+        let mut sockets = Vec::new();
+        for seat in &topology.queues {
+            let port = &ports[usize::from(seat.port.0)];
+            let queue = keeper.bind(&umem, seat.id, &port.facts, seat.index, port.standing.rung)?;
+            let socket = descriptor(queue.as_fd())?;
+            sockets.push(socket);
+            queues[usize::from(seat.worker.0)].push(queue);
+        }
+
+        let serving = serving(&slots, &ports, &topology);
+        let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
+        let mut crew = Crew::new(Arc::clone(&shared));
+        let isolated = machine::isolated_cpus();
+        for ((id, queues), slots) in (0..).map(WorkerId).zip(queues).zip(deal(slots, &topology)) {
+            let cpu = topology.cpus[usize::from(id.0)];
+            let alone = isolated.contains(&cpu) && !topology.shared;
+            let spin_us = config.workers.spin_us.unwrap_or(if alone { ISOLATED_SPIN_US } else { 0 });
+            let seat = Seat { cpu: Some(cpu), spin: Duration::from_micros(spin_us.into()) };
+            spawn(&mut crew, &shared, id, queues, slots, seat)?;
+        }
+
+        // From here on frames come.
+        let shelves: BTreeSet<u16> = config.slots.iter().map(|slot| slot.address.shelf).collect();
+        for port in &mut ports {
+            for shelf in &shelves {
+                port.steer.set_shelf(*shelf, true)?;
+            }
+        }
+        for (seat, socket) in topology.queues.iter().zip(&sockets) {
+            ports[usize::from(seat.port.0)].steer.insert(seat.index, socket)?;
+        }
+        crew.tell(Control::Announce);
+        Ok(Self { crew, shared, ports, serving, _state: state, _umem: umem })
+    }
+
+    /// Workers that ended without being told, which is a defect.
+    #[must_use]
+    pub fn dead_workers(&self) -> Vec<WorkerId> {
+        self.crew.dead()
+    }
+
+    /// Takes no new frames, lets what is in flight end for so long, and takes everything down.
+    #[must_use]
+    pub fn stop(self, patience: Duration) -> Stopped {
+        let Self { crew, shared, ports, .. } = self;
+        let mut problems = Vec::new();
+        for port in &ports {
+            for queue in &port.queues {
+                if let Err(e) = port.steer.remove((*queue).into()) {
+                    problems.push(Causes(&e).to_string());
+                }
+            }
+        }
+        let ended = crew.end(patience);
+        let census: Vec<_> = ended.reports.iter().map(|report| report.census).collect();
+        let mut busy: Vec<_> = ended.reports.iter().flat_map(|report| report.busy.clone()).collect();
+        busy.sort_unstable();
+        let stopped = Stopped {
+            expected: shared.layout.used(),
+            counted: census.iter().map(worker::Census::total).sum(),
+            leaked: frame::leaked(),
+            requests: census.iter().map(|c| c.requests).sum(),
+            unsent: census.iter().map(|c| c.waiting + c.transmit).sum(),
+            busy: busy.into_iter().map(|(address, commands)| (address.to_string(), commands)).collect(),
+            drained: ended.drained,
+            died: ended.died.len(),
+            patience,
+            interfaces: ports.iter().map(|port| port.facts.name.clone()).collect(),
+            problems,
+        };
+        // The program goes with its link.
+        drop(ports);
+        stopped
+    }
+}
+
+/// Microseconds of spin where nobody else wants the CPU.
+const ISOLATED_SPIN_US: u16 = 50;
+
+fn descriptor(of: impl AsFd) -> Result<OwnedFd, StartError> {
+    let failed = |source| StartError::Descriptors { what: "duplicate a socket", source };
+    of.as_fd().try_clone_to_owned().map_err(failed)
+}
+
+/// Facts, XDP program and rung of every interface.
+fn open_ports(config: &Config, keeper: &dyn Keeper) -> Result<Vec<OpenPort>, StartError> {
+    let mut facts = Vec::new();
+    for interface in &config.interfaces {
+        let found = keeper.facts(&interface.name)?;
+        found.require_up()?;
+        if (found.mtu as usize) < limits::SECTOR + limits::ATA_FRAME - limits::ETHERNET {
+            return Err(StartError::Mtu { interface: found.name, mtu: found.mtu });
+        }
+        let tagged = config.slots.iter().find(|slot| slot.vlan != 0);
+        if let (Some(slot), Some(true)) = (tagged, found.strips_vlan) {
+            let (slot, vlan) = (slot.address.to_string(), slot.vlan);
+            return Err(StartError::StripsVlan { interface: found.name, slot, vlan });
+        }
+        facts.push(found);
+    }
+    let mut ports = Vec::new();
+    for (interface, facts) in config.interfaces.iter().zip(facts) {
+        ports.push(open_port(interface, facts, interface.mode, keeper)?);
+    }
+    // One frame memory serves all, and it takes its flags from the first socket: a port that could do without copies
+    // comes down to what the others can do.
+    let mixed = |ports: &[OpenPort]| {
+        ports.iter().position(|p| !p.standing.rung.shares_umem_with(ports[0].standing.rung))
+    };
+    if mixed(&ports).is_some() {
+        for (port, interface) in ports.iter_mut().zip(&config.interfaces) {
+            if port.standing.rung.zero_copy() && interface.mode == Mode::Auto {
+                tracing::info!(
+                    "{}: {} is given up, because another interface cannot do it and they share frame memory",
+                    port.facts.name,
+                    port.standing.rung
+                );
+                // First: the program is attached once, or not at all.
+                port.steer.detach();
+                *port = open_port(interface, port.facts.clone(), Mode::Native, keeper)?;
+            }
+        }
+    }
+    match mixed(&ports) {
+        None => Ok(ports),
+        Some(other) => Err(StartError::Mixed {
+            first: ports[0].facts.name.clone(),
+            first_rung: ports[0].standing.rung.to_string(),
+            second: ports[other].facts.name.clone(),
+            second_rung: ports[other].standing.rung.to_string(),
+        }),
+    }
+}
+
+fn open_port(
+    interface: &Interface,
+    facts: Facts,
+    mode: Mode,
+    keeper: &dyn Keeper,
+) -> Result<OpenPort, StartError> {
+    let (steer, standing) = keeper.establish(&facts, mode)?;
+    let queues = choose_queues(interface, &facts, standing.queues)?;
+    Ok(OpenPort { facts, standing, steer, queues })
+}
+
+/// The queues to serve, of those that can receive.
+fn choose_queues(interface: &Interface, facts: &Facts, receiving: u32) -> Result<Vec<u16>, StartError> {
+    let wanted: Vec<u16> = match &interface.queues {
+        Queues::All => (0..u16::try_from(receiving).unwrap_or(u16::MAX)).collect(),
+        Queues::First(n) => (0..*n).collect(),
+        Queues::These(list) => list.clone(),
+    };
+    match wanted.iter().find(|queue| u32::from(**queue) >= receiving) {
+        None => Ok(wanted),
+        Some(&queue) => Err(StartError::NoSuchQueue {
+            interface: facts.name.clone(),
+            queue,
+            queues: receiving,
+            remedy: if receiving < facts.queues {
+                "in the mode in force the others never see a frame, so name fewer"
+            } else {
+                "name fewer, or give the interface more with ethtool -L"
+            },
+        }),
+    }
+}
+
+fn place(config: &Config, ports: &[OpenPort], slots: &[OpenSlot]) -> Result<Topology, StartError> {
+    let queues: Vec<Vec<u32>> =
+        ports.iter().map(|port| port.queues.iter().map(|q| u32::from(*q)).collect()).collect();
+    let tenants: Vec<Tenant> = slots
+        .iter()
+        .map(|slot| Tenant { slot: slot.facts.address.to_string(), worker: slot.worker })
+        .collect();
+    let topology = topology::plan(&queues, &tenants, &config.workers, &machine::affinity())?;
+    // One watch is the worker's own bell.
+    let most = limits::WATCHES - 1;
+    for worker in (0..topology.cpus.len() as u16).map(WorkerId) {
+        let queues = topology.queues.iter().filter(|seat| seat.worker == worker).count();
+        if queues > most {
+            return Err(StartError::TooManyQueues { worker: worker.0, queues, most });
+        }
+    }
+    Ok(topology)
+}
+
+fn shares(config: &Config, topology: &Topology) -> Vec<WorkerShare> {
+    let of = |worker: WorkerId| {
+        let seats = topology.queues.iter().filter(move |seat| seat.worker == worker);
+        WorkerShare {
+            receive: seats.map(|seat| (seat.id, config.memory.frames_per_queue)).collect(),
+            runs: config.memory.runs_per_worker,
+            own: limits::OWN_CHUNKS,
+        }
+    };
+    // Workers are counted in 16 bits.
+    (0..topology.cpus.len() as u16).map(|w| of(WorkerId(w))).collect()
+}
+
+fn share(
+    layout: Layout,
+    umem: &Umem,
+    ports: &[OpenPort],
+    topology: &Topology,
+    slots: &[OpenSlot],
+) -> Result<Shared, StartError> {
+    let owners = slots.iter().map(|slot| slot.facts.address).zip(topology.owners.iter().copied());
+    let post = |_: &u16| {
+        WorkerPost::for_chunks(layout.chunks())
+            .map_err(|source| StartError::Descriptors { what: "make the bell of a worker", source })
+    };
+    Ok(Shared {
+        posts: topology.cpus.iter().map(post).collect::<Result<_, _>>()?,
+        region: Arc::clone(umem.region()),
+        ports: ports
+            .iter()
+            .map(|port| worker::Port {
+                name: port.facts.name.clone(),
+                mac: port.facts.mac,
+                sectors: sectors(port),
+                pieces: port.standing.pieces,
+            })
+            .collect(),
+        queues: topology
+            .queues
+            .iter()
+            .map(|seat| QueuePlace { port: seat.port, worker: seat.worker })
+            .collect(),
+        routes: Routes::new(owners)?,
+        layout,
+    })
+}
+
+fn sectors(port: &OpenPort) -> u8 {
+    limits::sectors_for(port.facts.mtu, port.standing.frame_room)
+}
+
+/// The slots of each worker, in the order that [`Routes`] numbers them.
+fn deal(slots: Vec<OpenSlot>, topology: &Topology) -> Vec<Vec<OpenSlot>> {
+    let mut hands: Vec<Vec<OpenSlot>> = topology.cpus.iter().map(|_| Vec::new()).collect();
+    for (slot, owner) in slots.into_iter().zip(&topology.owners) {
+        hands[usize::from(owner.0)].push(slot);
+    }
+    hands
+}
+
+fn spawn(
+    crew: &mut Crew,
+    shared: &Arc<Shared>,
+    id: WorkerId,
+    queues: Vec<XskQueue>,
+    slots: Vec<OpenSlot>,
+    seat: Seat,
+) -> Result<(), StartError> {
+    let mut plans = Vec::new();
+    let mut devices: Vec<Device> = Vec::new();
+    for (file, slot) in (0..).map(FileId).zip(slots) {
+        plans.push(SlotPlan { facts: slot.facts, file });
+        devices.push(slot.device);
+    }
+    let plan = Plan { id, shared: Arc::clone(shared), slots: plans, counters: Arc::new(Counters::default()) };
+    let sockets = queues.iter().map(descriptor).collect::<Result<Vec<_>, _>>()?;
+    crew.spawn(plan, queues, seat, move |shared| {
+        let region = Arc::clone(&shared.region);
+        let mut storage = UringStorage::new(region, limits::REQUESTS, devices)?;
+        let bell = shared.posts[usize::from(id.0)].bell().ringer();
+        storage.watch_eventfd(bell.as_fd(), BELL_KEY).map_err(StorageError::Watch)?;
+        for (key, socket) in (BELL_KEY + 1..).zip(&sockets) {
+            storage.watch(socket.as_fd(), key).map_err(StorageError::Watch)?;
+        }
+        Ok(storage)
+    })?;
+    Ok(())
+}
+
+/// Key of a worker's own bell among the descriptors that wake it; its queues follow.
+const BELL_KEY: u16 = 0;
+
+/// What should be known before trusting it with data; one line for each kind.
+fn warn_of(slots: &[OpenSlot], topology: &Topology, config: &Config) {
+    let which = |durability: Durability| {
+        let slots = slots.iter().filter(|slot| slot.device.durability() == durability);
+        let names: Vec<String> = slots.map(|slot| slot.facts.address.to_string()).collect();
+        (!names.is_empty()).then(|| names.join(" "))
+    };
+    if let Some(slots) = which(Durability::Ram) {
+        tracing::warn!("slots in memory, whose data do not survive a reboot or power failure: {slots}");
+    }
+    if let Some(slots) = which(Durability::OnFlush) {
+        tracing::warn!(
+            "write-back slots: a power failure loses writes that hosts believe to be safe (Linux sends no flush): {slots}"
+        );
+    }
+    if topology.shared {
+        tracing::warn!(
+            "{} workers share {} CPUs; expect less, not more, from it",
+            topology.cpus.len(),
+            topology.cpus.iter().collect::<BTreeSet<_>>().len()
+        );
+    }
+    for interface in &config.interfaces {
+        if interface.queues != Queues::All {
+            tracing::info!(
+                "{}: AoE frames on queues that are not served are not answered; the NIC has to steer them",
+                interface.name
+            );
+        }
+    }
+}
+
+fn serving(slots: &[OpenSlot], ports: &[OpenPort], topology: &Topology) -> Serving {
+    Serving {
+        slots: slots
+            .iter()
+            .map(|slot| SlotLine { address: slot.facts.address, durability: slot.device.durability() })
+            .collect(),
+        ports: ports
+            .iter()
+            .map(|port| PortLine {
+                standing: port.standing.to_string(),
+                sectors: sectors(port),
+                queues: port.queues.clone(),
+            })
+            .collect(),
+        cpus: topology.cpus.clone(),
+    }
+}
+
+/// How an appliance ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Chunks there are.
+    pub expected: usize,
+    /// Chunks that were found again.
+    pub counted: usize,
+    /// Tokens that were dropped on the way; anything but 0 is a defect.
+    pub leaked: u64,
+    /// Chunks in requests that had not ended.
+    pub requests: usize,
+    /// Chunks of frames that had not been sent.
+    pub unsent: usize,
+    /// Slots with commands that had not ended, and how many.
+    pub busy: Vec<(String, usize)>,
+    /// Whether everything in flight had ended.
+    pub drained: bool,
+    /// Workers that died.
+    pub died: usize,
+    /// How long was waited at most.
+    pub patience: Duration,
+    /// Interfaces that were served on.
+    pub interfaces: Vec<String>,
+    /// What else went wrong.
+    pub problems: Vec<String>,
+}
+
+impl Stopped {
+    /// Whether every request was answered and no frame was lost.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.drained && self.died == 0 && self.leaked == 0 && self.counted == self.expected
+    }
+
+    /// Says how it went.
+    pub fn log(&self) {
+        for problem in &self.problems {
+            tracing::error!("{problem}");
+        }
+        for (slot, commands) in &self.busy {
+            tracing::error!(
+                "slot {slot} still had {commands} commands in flight after {} s; its device may hang",
+                self.patience.as_secs()
+            );
+        }
+        if !self.drained && self.busy.is_empty() {
+            tracing::error!(
+                "{} chunks of frames could not be sent within {} s",
+                self.unsent,
+                self.patience.as_secs()
+            );
+        }
+        let (counted, expected) = (self.counted, self.expected);
+        if counted == expected && self.leaked == 0 {
+            tracing::info!("frames conserved: {counted} of {expected}");
+        } else {
+            tracing::error!(
+                "frames lost: {counted} of {expected} found, {} dropped; this is a defect, please report it",
+                self.leaked
+            );
+        }
+        tracing::info!("stopped; XDP program taken off {}", self.interfaces.join(", "));
+    }
+}
