@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use xshelf::exit::Exit;
-use xshelf::initiator::{Error, bench, discover};
+use xshelf::initiator::{Error, bench, discover, probe};
 
 fn run(command: &str) -> Result<(), String> {
     let mut words = command.split_whitespace();
@@ -75,15 +75,32 @@ impl Net {
         Some(net)
     }
 
+    /// Two namespaces with a switch between them; its port towards the initiator has another MTU than all else.
+    fn switched(mtu: u32, mtu_in_the_middle: u32) -> Option<Self> {
+        let net = Self::new(mtu)?;
+        let (t, i) = (&net.target, &net.initiator);
+        // The switch lives in the target's namespace; `far` is what was the initiator's neighbour.
+        for command in [
+            format!("ip -n {t} link set port name far"),
+            format!("ip -n {t} link add switch type bridge"),
+            format!("ip -n {t} link add port mtu {mtu} type veth peer name near mtu {mtu}"),
+            format!("ip -n {t} link set near master switch up"),
+            format!("ip -n {t} link set far mtu {mtu_in_the_middle} master switch up"),
+            format!("ip -n {t} link set switch up"),
+            format!("ip -n {t} link set port up"),
+            format!("ip -n {i} link set port up"),
+        ] {
+            if let Err(e) = run(&command) {
+                println!("SKIPPED: {e}");
+                return None;
+            }
+        }
+        Some(net)
+    }
+
     /// Starts a vblade with a disk of this size and waits until it answers.
     fn blade(&mut self, slot: u8, bytes: u64, options: &str) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(bytes).unwrap();
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.target, "vblade"]).args(options.split_whitespace());
-        command.args(["7", &slot.to_string(), "port"]).arg(file.path());
-        self.blades.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        self.files.push(file);
+        self.blade_on("port", slot, bytes, options);
         let start = Instant::now();
         loop {
             let (exit, report, _) = self.discover(Duration::from_millis(40));
@@ -92,6 +109,17 @@ impl Net {
             }
             assert!(start.elapsed() < Duration::from_secs(30), "vblade does not start");
         }
+    }
+
+    /// Starts a vblade on one of the target's interfaces.
+    fn blade_on(&mut self, interface: &str, slot: u8, bytes: u64, options: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(bytes).unwrap();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.target, "vblade"]).args(options.split_whitespace());
+        command.args(["7", &slot.to_string(), interface]).arg(file.path());
+        self.blades.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        self.files.push(file);
     }
 
     /// Runs something on a thread inside a namespace.
@@ -121,6 +149,28 @@ impl Net {
 struct BenchLine {
     #[command(flatten)]
     args: bench::Args,
+}
+
+#[derive(Parser)]
+struct ProbeLine {
+    #[command(flatten)]
+    args: probe::Args,
+}
+
+impl Net {
+    /// `xshelf probe port ARGUMENTS --json`, and the codes of what it found.
+    fn probe(&self, arguments: &str) -> Result<(Exit, serde_json::Value, Vec<String>), Error> {
+        let line = ["probe", "port"].into_iter().chain(arguments.split_whitespace()).chain(["--json"]);
+        let args = ProbeLine::try_parse_from(line).unwrap().args;
+        self.inside(&self.initiator, || {
+            let mut out = Vec::new();
+            let exit = probe::run_to(&args, &mut out)?;
+            let report: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            let findings = report["findings"].as_array().unwrap();
+            let codes = findings.iter().map(|f| f["code"].as_str().unwrap().to_owned()).collect();
+            Ok((exit, report, codes))
+        })
+    }
 }
 
 impl Net {
@@ -318,7 +368,8 @@ fn bench_gives_up_on_a_target_that_dies() {
 
 #[test]
 fn bench_survives_a_cable_that_is_pulled_for_a_moment() {
-    let Some(mut net) = Net::new(1500) else { return };
+    // Behind a switch: a vblade whose own port has no carrier ends at its next answer.
+    let Some(mut net) = Net::switched(1500, 1500) else { return };
     net.blade(0, 1 << 20, "");
     let ns = net.initiator.clone();
     let (exit, report, _) = std::thread::scope(|scope| {
@@ -352,4 +403,94 @@ fn bench_refuses_what_cannot_be() {
         assert_eq!(error.exit(), exit, "{line}");
         assert!(error.to_string().starts_with(text), "{error}");
     }
+}
+
+#[test]
+fn probe_finds_a_good_path_healthy() {
+    for (mtu, sectors, codes) in [(1500, 2, vec![]), (9000, 17, vec!["unaligned_sectors"])] {
+        let Some(mut net) = Net::new(mtu) else { return };
+        net.blade(0, 1 << 20, "");
+        let (exit, report, found) = net.probe("7.0").unwrap();
+        assert_eq!(
+            (exit, &report["healthy"], found),
+            (Exit::Ok, &true.into(), codes.iter().map(ToString::to_string).collect())
+        );
+        let path = &report["paths"][0];
+        assert_eq!(path["largest_reply_bytes"], 36 + sectors * 512);
+        assert_eq!(path["largest_request_bytes"], mtu + 14, "the whole MTU");
+        assert_eq!(path["queries_answered"], 5);
+    }
+}
+
+#[test]
+fn probe_finds_a_jumbo_black_hole() {
+    let Some(mut net) = Net::switched(9000, 3000) else { return };
+    net.blade(0, 1 << 20, "");
+    let (exit, report, found) = net.probe("7.0 --count 2 --timeout 100ms").unwrap();
+    assert_eq!(exit, Exit::Problem);
+    assert!(found.contains(&"replies_vanish".to_owned()), "{report:#}");
+    assert!(found.contains(&"requests_vanish".to_owned()), "{report:#}");
+    // A veth lets a frame through that is 4 bytes longer than its MTU, for a VLAN tag.
+    let path = &report["paths"][0];
+    assert_eq!(path["largest_request_bytes"], 3000 + 14 + 4, "{report:#}");
+    assert_eq!(path["largest_reply_bytes"], 36 + 5 * 512);
+}
+
+#[test]
+fn probe_finds_two_targets_with_one_address() {
+    let Some(mut net) = Net::switched(1500, 1500) else { return };
+    net.blade(0, 1 << 20, "");
+    let ns = net.target.clone();
+    for command in
+        ["link add port2 type veth peer name near2", "link set near2 master switch up", "link set port2 up"]
+    {
+        must(&format!("ip -n {ns} {command}"));
+    }
+    net.blade_on("port2", 0, 2 << 20, "");
+    let start = Instant::now();
+    let (exit, report, found) = loop {
+        let result = net.probe("7.0").unwrap();
+        if result.1["paths"].as_array().unwrap().len() == 2 || start.elapsed() > Duration::from_secs(30) {
+            break result;
+        }
+    };
+    assert_eq!((exit, found), (Exit::Problem, vec!["two_disks_one_address".to_owned()]), "{report:#}");
+    let (exit, report, _) = net.discover(Duration::from_millis(300));
+    assert_eq!(exit, Exit::Ok);
+    assert_eq!(report["shared_addresses"][0]["conflict"], true, "{report:#}");
+}
+
+#[test]
+fn probe_finds_two_targets_behind_one_mac() {
+    let Some(mut net) = Net::new(1500) else { return };
+    net.blade(0, 1 << 20, "");
+    net.blade_on("port", 0, 1 << 20, "");
+    let start = Instant::now();
+    loop {
+        let (exit, report, found) = net.probe("7.0").unwrap();
+        if exit == Exit::Problem {
+            assert_eq!(found, ["answered_twice"], "{report:#}");
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{report:#}");
+    }
+}
+
+#[test]
+fn probe_finds_loss() {
+    let Some(mut net) = Net::new(1500) else { return };
+    net.blade(0, 1 << 20, "");
+    if let Err(e) = run(&format!("tc -n {} qdisc add dev port root netem loss 20%", net.initiator)) {
+        println!("SKIPPED: {e}");
+        return;
+    }
+    let (exit, report, found) = net.probe("7.0 --count 60 --timeout 50ms").unwrap();
+    assert_eq!((exit, found), (Exit::Problem, vec!["loss".to_owned()]), "{report:#}");
+}
+
+#[test]
+fn probe_of_nobody_says_so() {
+    let Some(net) = Net::new(1500) else { return };
+    let error = net.probe("7.0").unwrap_err();
+    assert_eq!(error.exit(), Exit::NoAnswer);
 }

@@ -13,6 +13,7 @@ pub mod identify;
 pub mod ledger;
 pub mod load;
 pub mod pattern;
+pub mod probe;
 pub mod report;
 pub mod session;
 pub mod socket;
@@ -21,6 +22,7 @@ pub mod wire;
 pub use bench::Args as BenchArgs;
 pub use discover::Args as DiscoverArgs;
 pub use error::Error;
+pub use probe::Args as ProbeArgs;
 
 use std::time::Duration;
 

@@ -424,7 +424,7 @@ impl Bench {
         )?;
         for slot in &self.slots {
             for e in &slot.errors {
-                writeln!(out, "{}: {} times {}", slot.address, e.count, e.error)?;
+                writeln!(out, "{}: {}: {}", slot.address, e.error, e.count)?;
             }
             if let Some(left) = &slot.left {
                 writeln!(out, "{}: {left}", slot.address)?;
@@ -489,6 +489,139 @@ impl Bench {
             writeln!(out, "verification {}", if self.ok { "passed" } else { "FAILED" })?;
         }
         Ok(())
+    }
+}
+
+/// What `xshelf probe` found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Probe {
+    /// Where.
+    pub interface: String,
+    /// In which VLAN; null for none.
+    pub vlan: Option<u16>,
+    /// MTU of the interface here.
+    pub mtu: u32,
+    /// shelf.slot
+    pub address: String,
+    /// Whether no finding is a problem; the exit code says the same.
+    pub healthy: bool,
+    /// What is wrong or worth knowing.
+    pub findings: Vec<Finding>,
+    /// MAC address by MAC address that answers for the slot.
+    pub paths: Vec<ProbePath>,
+}
+
+/// Something wrong or worth knowing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// A name for programs; see [`super::probe`] for all of them.
+    pub code: &'static str,
+    /// Whether it is a problem, rather than a remark.
+    pub problem: bool,
+    /// The same for a person, with what to do.
+    pub text: String,
+}
+
+/// One MAC address a slot answers from.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProbePath {
+    /// The MAC address.
+    pub mac: String,
+    /// Model, IDENTIFY DEVICE words 27-46.
+    pub model: Option<String>,
+    /// Serial number, words 10-19.
+    pub serial: Option<String>,
+    /// Size in bytes.
+    pub bytes: Option<u64>,
+    /// Why IDENTIFY DEVICE failed; null when it did not.
+    pub error: Option<String>,
+    /// Most sectors of one command, as the target says.
+    pub sectors_per_frame: u8,
+    /// Requests the target says it can queue.
+    pub buffer_count: u16,
+    /// Queries sent to everybody.
+    pub queries: u32,
+    /// Those it answered.
+    pub queries_answered: u32,
+    /// Reads of growing size: does the way from the target to here carry the replies?
+    pub replies: Vec<ProbeStep>,
+    /// IDENTIFY DEVICE with growing payload: does the way from here to the target carry the requests?
+    pub requests: Vec<ProbeStep>,
+    /// Longest reply that arrived, in bytes with the Ethernet header.
+    pub largest_reply_bytes: usize,
+    /// Longest request that was answered, in bytes with the Ethernet header.
+    pub largest_request_bytes: usize,
+}
+
+/// Frames of one size.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProbeStep {
+    /// Sectors read, or sectors of payload (rounded down).
+    pub sectors: usize,
+    /// Bytes of the frame that is tested, with the Ethernet header.
+    pub frame_bytes: usize,
+    /// Requests sent.
+    pub sent: u32,
+    /// Those answered well.
+    pub answered: u32,
+    /// Shortest round trip in microseconds; null when nothing came back.
+    pub rtt_us: Option<f64>,
+    /// How the target failed the request; null when it did not.
+    pub error: Option<String>,
+}
+
+impl Probe {
+    /// Writes it for a person.
+    ///
+    /// # Errors
+    /// When `out` cannot be written to.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{} on {}, MTU {}", self.address, self.interface, self.mtu)?;
+        for path in &self.paths {
+            let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
+            writeln!(
+                out,
+                "\n{}: {}, serial {}, {}, {} sectors per frame, {} buffers, {} of {} queries answered",
+                path.mac,
+                known(&path.model),
+                known(&path.serial),
+                path.bytes.map_or_else(|| "size unknown".to_owned(), size),
+                path.sectors_per_frame,
+                path.buffer_count,
+                path.queries_answered,
+                path.queries
+            )?;
+            let mut table =
+                Table::new(&["", " SECTORS", " FRAME BYTES", " SENT", " ANSWERED", " RTT", "RESULT"]);
+            let steps = path.replies.iter().map(|s| ("reply", s));
+            for (what, step) in steps.chain(path.requests.iter().map(|s| ("request", s))) {
+                table.row(vec![
+                    what.to_owned(),
+                    step.sectors.to_string(),
+                    step.frame_bytes.to_string(),
+                    step.sent.to_string(),
+                    step.answered.to_string(),
+                    step.rtt_us.map_or_else(|| "-".to_owned(), microseconds),
+                    match &step.error {
+                        Some(error) => error.clone(),
+                        None if step.answered == step.sent => "ok".to_owned(),
+                        None if step.answered == 0 => "no answer".to_owned(),
+                        None => format!("{} lost", step.sent - step.answered),
+                    },
+                ]);
+            }
+            table.write(out)?;
+        }
+        writeln!(out)?;
+        for finding in &self.findings {
+            writeln!(out, "{}  {}", if finding.problem { "PROBLEM" } else { "NOTE   " }, finding.text)?;
+        }
+        let problems = self.findings.iter().filter(|f| f.problem).count();
+        match problems {
+            0 => writeln!(out, "healthy: the path carries what the target advertises"),
+            1 => writeln!(out, "1 problem found"),
+            n => writeln!(out, "{n} problems found"),
+        }
     }
 }
 
@@ -603,7 +736,7 @@ mod tests {
         bench().write(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         for line in [
-            "7.0: 2 times ATA 41/10 (address not found)",
+            "7.0: ATA 41/10 (address not found): 2",
             "replies late (to another copy of a request that was answered): 4",
             "BAD 7.0 LBA 5: …",
             "BAD and 2 more",
@@ -624,5 +757,33 @@ mod tests {
         let l = Latency::of(&histogram).unwrap();
         assert!((l.p50 - 500.0).abs() < 1.0 && (l.p99 - 990.0).abs() < 1.0 && (l.max - 1000.0).abs() < 1.0);
         assert!((l.min - 1.0).abs() < 0.1, "{}", l.min);
+    }
+
+    #[test]
+    fn the_field_names_of_a_probe_are_a_promise() {
+        let path = ProbePath {
+            replies: vec![ProbeStep { sent: 5, answered: 3, ..ProbeStep::default() }],
+            ..ProbePath::default()
+        };
+        let finding = Finding { code: "loss", problem: true, text: "two of five".into() };
+        let probe = Probe { findings: vec![finding], paths: vec![path], ..Probe::default() };
+        let value = serde_json::to_value(&probe).unwrap();
+        let names =
+            |v: &serde_json::Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(names(&value), "address findings healthy interface mtu paths vlan");
+        assert_eq!(names(&value["findings"][0]), "code problem text");
+        assert_eq!(
+            names(&value["paths"][0]),
+            "buffer_count bytes error largest_reply_bytes largest_request_bytes mac model queries \
+             queries_answered replies requests sectors_per_frame serial"
+        );
+        assert_eq!(names(&value["paths"][0]["replies"][0]), "answered error frame_bytes rtt_us sectors sent");
+        let mut out = Vec::new();
+        probe.write(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.contains("2 lost\n") && text.ends_with("PROBLEM  two of five\n1 problem found\n"),
+            "{text}"
+        );
     }
 }
