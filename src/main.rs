@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use xshelf::appliance::{check, serve};
 use xshelf::exit::Exit;
-use xshelf::initiator::{BenchArgs, DiscoverArgs, bench, discover};
+use xshelf::initiator::{BenchArgs, DiscoverArgs, ProbeArgs, bench, discover, probe};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,6 +12,7 @@ Examples:
   xshelf check /etc/xshelf/xshelf.toml                 what is wrong with a configuration, all of it
   xshelf discover eth1                                 which shelves and slots answer on eth1
   xshelf bench eth1 7.0 --mode read                    how fast a slot is read
+  xshelf probe eth1 7.0                                is the path to a slot and back healthy
 
 Each subcommand explains itself with examples: xshelf help check";
 
@@ -29,6 +30,7 @@ enum Command {
     Check(check::Args),
     Discover(DiscoverArgs),
     Bench(BenchArgs),
+    Probe(ProbeArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Check(args) => check::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Bench(args) => bench::run(args).map_err(|e| (e.exit(), e.to_string())),
+        Command::Probe(args) => probe::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Discover(args) => discover::run(args).map_err(|e| (e.exit(), e.to_string())),
     };
     match done {
