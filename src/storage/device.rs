@@ -12,6 +12,14 @@ use rustix::io::Errno;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a backing that another program has is tried again. A process that was killed keeps its registered files
+/// for some milliseconds after its end, until the kernel has taken its io_uring apart (io_ring_exit_work); the next
+/// start must not stumble over that.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
+/// The pause between two tries.
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the administrator chose for a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -352,11 +360,24 @@ pub fn identity(path: &Path) -> Result<Identity, OpenError> {
     Ok(look(path)?.1)
 }
 
-/// Opens and claims a backing, without measuring it: all that needs privilege.
+/// Opens and claims a backing, without measuring it: all that needs privilege. One that another program has is tried
+/// for [`CLAIM_PATIENCE`].
 ///
 /// # Errors
 /// See [`OpenError`].
 pub fn claim(path: &Path, options: Options) -> Result<OwnedFd, OpenError> {
+    let until = Instant::now() + CLAIM_PATIENCE;
+    loop {
+        match claim_now(path, options) {
+            Err(OpenError::InUse { by: User::Program, .. }) if Instant::now() < until => {
+                std::thread::sleep(CLAIM_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn claim_now(path: &Path, options: Options) -> Result<OwnedFd, OpenError> {
     let system = System::default();
     let (backing, identity) = look(path)?;
     let in_use = |by| OpenError::InUse { path: path.into(), by };
