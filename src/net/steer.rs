@@ -257,16 +257,16 @@ fn io_error(error: &libbpf_rs::Error) -> io::Error {
     io::Error::new(kind, format!("{error:#}"))
 }
 
-/// libbpf would print to stderr.
+/// libbpf would print to stderr. What it warns of ends as the one line of our own error, so its words are for whoever
+/// asks for them (`--log libbpf=debug`).
 fn log_by_tracing() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         libbpf_rs::set_print(Some((PrintLevel::Debug, |level, text| {
             let text = text.trim_end();
             match level {
-                PrintLevel::Warn => tracing::warn!(target: "libbpf", "{text}"),
-                PrintLevel::Info => tracing::info!(target: "libbpf", "{text}"),
-                PrintLevel::Debug => tracing::debug!(target: "libbpf", "{text}"),
+                PrintLevel::Warn => tracing::debug!(target: "libbpf", "{text}"),
+                PrintLevel::Info | PrintLevel::Debug => tracing::trace!(target: "libbpf", "{text}"),
             }
         })));
     });
