@@ -85,7 +85,10 @@ fn serves(case: &Case) {
 #[track_caller]
 fn leaves_nothing(lab: &Lab, server: Server) {
     let log = server.stop();
-    assert!(log.contains("every chunk came home"), "{log}");
+    let conserved =
+        log.lines().find_map(|line| line.split_once("frames conserved: ")).unwrap_or_else(|| panic!("{log}"));
+    let (home, all) = conserved.1.split_once(" of ").unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(home, all, "frame memory got lost\n{log}");
     assert!(!lab.xdp_attached(), "a program is still attached\n{log}");
 }
 
@@ -155,27 +158,6 @@ fn a_shelf_starts_from_a_configuration_file() {
     assert_eq!(found[0].1["serial"], "ONE");
     verify(&lab, &["7.0"]);
     leaves_nothing(&lab, server);
-}
-
-#[test]
-fn check_looks_at_interface_and_slots_and_starts_nothing() {
-    let lab = lab! { ..Cable::default() };
-    let image = lab.image("disk", MIB);
-    let facts = run(lab.xshelf(End::Target, &["check", "--interface", TARGET])).well();
-    assert!(facts.output.contains(TARGET) && facts.output.contains("9000"), "{facts}");
-    let both = run(lab.xshelf(End::Target, &["check", "--interface", TARGET, &slot("7.0", &image)])).well();
-    assert!(both.output.contains("7.0"), "{both}");
-    assert!(!lab.xdp_attached());
-}
-
-#[test]
-fn probe_finds_a_good_path_good() {
-    let lab = lab! { ..Cable::default() };
-    let server = Server::start(&lab, &[slot("7.0", &lab.image("disk", MIB))]);
-    run(lab.xshelf(End::Initiator, &["probe", "ini0", "7.0"])).well();
-    let nobody = run(lab.xshelf(End::Initiator, &["probe", "ini0", "7.1"]));
-    assert_eq!(nobody.code(), Some(4), "{nobody}");
-    server.stop();
 }
 
 #[test]
@@ -401,8 +383,9 @@ fn the_capabilities_of_the_unit_are_enough() {
     unsafe {
         command.pre_exec(|| {
             let none = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-            libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none);
-            for capability in (0..64).filter(|c| !UNIT.contains(c)) {
+            // Where the limit cannot be lifted as systemd lifts it, CAP_IPC_LOCK (14) stands in for that.
+            let lifted = libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) == 0;
+            for capability in (0..64).filter(|c| !UNIT.contains(c) && (lifted || *c != 14)) {
                 libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
             }
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
