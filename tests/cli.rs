@@ -202,3 +202,90 @@ fn the_keys_are_explained() {
         assert!(out(&output).contains(word), "{word}");
     }
 }
+
+#[test]
+fn serve_reports_every_mistake_on_the_command_line() {
+    let output = xshelf(&[
+        "serve",
+        "--interface",
+        "eth1",
+        "--mode",
+        "natve",
+        "--cores",
+        "3-1",
+        "disk.img",
+        "7.0=/a,readonly",
+        "7.0=/b,,c",
+        "4095.0=/d",
+        "7.9=/b,,c,serial=ABCDEFGHIJKLMNOPQRSTU",
+    ]);
+    assert_eq!(code(&output), 2);
+    let want = [
+        "argument '--mode natve': 'natve' is not known here; did you mean \"native\"?",
+        "argument '--cores 3-1': the range 3-1 runs backwards; write 1-3",
+        "argument 'disk.img': there is no '=' in it; write SHELF.SLOT=PATH, as in 7.0=disk.img",
+        "argument '7.0=/a,readonly': there is no option 'readonly'; did you mean read-only?",
+        "argument '4095.0=/d': Linux ignores shelf 4095; use a shelf from 0 to 65534 other than 4095",
+        "argument '7.9=/b,,c,serial=ABCDEFGHIJKLMNOPQRSTU': serial: it has 21 characters; use 1 to 20",
+        "argument '7.0=/b,,c': slot 7.0 was given before (argument '7.0=/a,readonly')",
+        "argument '7.9=/b,,c,serial=ABCDEFGHIJKLMNOPQRSTU': /b,c is served by another slot already",
+    ];
+    let text = err(&output);
+    assert_eq!(text.lines().count(), want.len(), "{text}");
+    for (line, want) in text.lines().zip(want) {
+        assert!(line.starts_with(&format!("xshelf: {want}")), "{line}\n{want}");
+    }
+}
+
+#[test]
+fn serve_takes_a_file_or_arguments_but_not_both() {
+    for rest in [
+        &["7.0=/a"][..],
+        &["--interface", "eth1"],
+        &["--read-only"],
+        &["--mode", "auto"],
+        &["--workers", "1"],
+    ] {
+        let output = xshelf(&[&["serve", "--config", "/x.toml"], rest].concat());
+        assert_eq!(code(&output), 2, "{rest:?}");
+        assert_one_line(&output);
+        assert!(err(&output).contains("cannot be used with"), "{}", err(&output));
+    }
+    let output = xshelf(&["serve"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("add --interface NAME"), "{}", err(&output));
+}
+
+#[test]
+fn serve_reports_every_mistake_of_its_file() {
+    let (_dir, path) = file("[[interface]]\nname = \"eth1\"\n[[slot]]\naddress = \"7.0\"\nsize = 3\n");
+    let output = xshelf(&["serve", "--config", &path]);
+    assert_eq!(code(&output), 2);
+    let text = err(&output);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].starts_with(&format!("xshelf: {path}:3:1: slot[0].path: it is missing; add")), "{text}");
+    assert!(
+        lines[1].starts_with(&format!("xshelf: {path}:5:1: slot[0].size: there is no such key")),
+        "{text}"
+    );
+    let output = xshelf(&["serve", "--config", "/nowhere.toml"]);
+    assert_eq!(code(&output), 3);
+    assert_one_line(&output);
+}
+
+#[test]
+fn a_bad_log_filter_is_explained() {
+    let output = xshelf(&["serve", "--log", "xshelf=loud", "--interface", "eth1", "7.0=/a"]);
+    assert_eq!(code(&output), 2);
+    assert_one_line(&output);
+    assert!(err(&output).contains("'xshelf=loud'"), "{}", err(&output));
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_code_3() {
+    let output = xshelf(&["check", "--interface", "no-such-if0"]);
+    assert_eq!(code(&output), 3);
+    assert_one_line(&output);
+    assert!(err(&output).starts_with("xshelf: no-such-if0: no such interface"), "{}", err(&output));
+}

@@ -22,11 +22,6 @@ pub fn stopping(status: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// What is going on.
-pub fn status(status: &str) {
-    send(&[NotifyState::Status(status)]);
-}
-
 /// We are alive.
 pub fn alive() {
     send(&[NotifyState::Watchdog]);

@@ -3,22 +3,31 @@
 //! Not here: network interfaces (`net::nic`), backings (`backing`).
 //! Invariant: reading changes nothing, and what cannot be read is `None`, never a guess.
 
+use crate::appliance::config::List;
 use crate::appliance::config::{HugePages, Mistakes, Wrong};
+use serde::Serialize;
 use std::fmt;
+use std::io::{self, Write};
 
 /// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// CPUs of the inherited affinity mask, ascending.
     pub cpus: Vec<u16>,
     /// Which of the needed capabilities are missing.
+    #[serde(rename = "missing_capabilities", serialize_with = "as_text")]
     pub missing: Vec<Capability>,
     /// Bytes this process may lock; `None` for as many as it likes.
+    #[serde(rename = "memlock_bytes")]
     pub memlock: Option<u64>,
     /// Free huge pages of 2 MiB; `None` where the default huge page has another size, or there are none.
     pub huge_pages: Option<u64>,
-    /// Whether an io_uring can be made, or the errno that says why not.
-    pub io_uring: Option<i32>,
+    /// The errno that an io_uring is refused with; `None` where one can be made.
+    pub io_uring_refused: Option<i32>,
+}
+
+fn as_text<S: serde::Serializer>(list: &[Capability], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(ToString::to_string))
 }
 
 /// A capability that serving needs.
@@ -66,7 +75,7 @@ impl Machine {
             memlock: if missing.contains(&Capability::IpcLock) { limit } else { None },
             missing,
             huge_pages: free_huge_pages(&read("/proc/meminfo")),
-            io_uring: io_uring::IoUring::new(2).err().map(|e| e.raw_os_error().unwrap_or(0)),
+            io_uring_refused: io_uring::IoUring::new(2).err().map(|e| e.raw_os_error().unwrap_or(0)),
         }
     }
 
@@ -78,9 +87,31 @@ impl Machine {
             let what = format!("this process lacks {}", missing.join(", "));
             mistakes.error(None, "", Wrong::new(what, "run as root, or from a unit that grants them"));
         }
-        if let Some(errno) = self.io_uring {
+        if let Some(errno) = self.io_uring_refused {
             mistakes.error(None, "", io_uring_refused(errno));
         }
+    }
+
+    /// Writes it for people.
+    ///
+    /// # Errors
+    /// As `out`.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut line = |name: &str, text: String| writeln!(out, "  {name:<13} {text}");
+        line("CPUs", List(&self.cpus).to_string())?;
+        let missing: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
+        let rights =
+            if missing.is_empty() { "all".to_owned() } else { format!("without {}", missing.join(", ")) };
+        line("rights", rights)?;
+        let memlock = self.memlock.map_or("as much as wanted".to_owned(), |b| format!("{} MiB", mib(b)));
+        line("locked memory", memlock)?;
+        let pages = match self.huge_pages {
+            Some(free) => format!("{free} of 2 MiB free"),
+            None => "none of 2 MiB".to_owned(),
+        };
+        line("huge pages", pages)?;
+        let refused = self.io_uring_refused.map(|errno| io_uring_refused(errno).what);
+        line("io_uring", refused.unwrap_or_else(|| "works".to_owned()))
     }
 
     /// Checks that so many bytes of frame memory can be had.
@@ -113,7 +144,7 @@ impl Machine {
 }
 
 /// Bytes as whole MiB, rounded up.
-pub fn mib(bytes: u64) -> u64 {
+fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 

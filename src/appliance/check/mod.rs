@@ -5,14 +5,18 @@
 //! although it may not be meant. What only root could tell is a warning for others.
 
 pub mod backing;
+pub mod interface;
 pub mod machine;
 
 use super::config::{
-    Config, Cores, List, Mistake, Mistakes, Mode, Place, Queues, Severity, Slot, Wrong, keys,
+    Config, Cores, Interface, List, Mistake, Mistakes, Mode, Place, Queues, Severity, Slot, keys,
 };
 use super::keeper::{DirectKeeper, Keeper};
+use super::serve::start::{self, StartError};
 use super::topology;
 use crate::exit::Exit;
+use crate::limits;
+use crate::net::nic::NicError;
 use backing::Backing;
 use machine::Machine;
 use serde::Serialize;
@@ -25,19 +29,25 @@ Examples:
   xshelf check --document-only deploy/xshelf.toml  the text alone, for another machine
   xshelf check --json /etc/xshelf/xshelf.toml      the same for programs
   xshelf check --keys                              every key of the file, with values and default
+  xshelf check --interface eth1                    modes eth1 offers, and why not better ones
 
 Errors are what `xshelf serve` would refuse to start with here and now. Warnings are what it
 would start with, although it may not be what is meant. Nothing is opened, bound or changed.
 
-Exit codes: 0 no error (there may be warnings), 1 errors, 2 usage, 3 the file cannot be read.";
+Exit codes: 0 no error (there may be warnings), 1 errors, 2 usage, 3 the file cannot be read, or
+there is no such interface.";
 
-/// Check a configuration file.
+/// Check a configuration file, or what an interface offers.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The configuration to check
-    #[arg(value_name = "FILE", required_unless_present = "keys")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["keys", "interfaces"])]
     pub file: Option<PathBuf>,
+
+    /// Report on this interface and this machine instead; may be given several times
+    #[arg(short, long = "interface", value_name = "IF", conflicts_with_all = ["file", "document_only"])]
+    pub interfaces: Vec<String>,
 
     /// Check the text alone, not whether this machine has what it names
     #[arg(long)]
@@ -48,7 +58,7 @@ pub struct Args {
     pub json: bool,
 
     /// Explain every key of the configuration file
-    #[arg(long, conflicts_with_all = ["file", "document_only", "json"])]
+    #[arg(long, conflicts_with_all = ["file", "document_only", "json", "interfaces"])]
     pub keys: bool,
 }
 
@@ -63,6 +73,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The interface cannot be asked.
+    #[error("{}", start::Causes(.0))]
+    Nic(#[from] NicError),
     /// The report cannot be written.
     #[error("cannot write the report: {0}")]
     Write(#[from] io::Error),
@@ -88,6 +101,9 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
 /// # Errors
 /// As [`run`].
 pub fn run_to(args: &Args, out: &mut dyn Write) -> Result<Exit, Error> {
+    if !args.interfaces.is_empty() {
+        return report_interfaces(&args.interfaces, args.json, out);
+    }
     let Some(path) = args.file.as_ref().filter(|_| !args.keys) else {
         out.write_all(keys::reference().as_bytes())?;
         return Ok(Exit::Ok);
@@ -112,11 +128,6 @@ pub fn run_to(args: &Args, out: &mut dyn Write) -> Result<Exit, Error> {
 /// Checks a configuration against the machine.
 fn judge_machine(config: &Config, machine: &Machine, mistakes: &mut Mistakes) {
     machine.judge(mistakes);
-    if let Err(e) = topology::cores(&config.workers.cores, &machine.cpus) {
-        let text = e.to_string();
-        let (what, remedy) = text.split_once("; ").unwrap_or((&text, "name other cores"));
-        mistakes.error(None, "workers.cores", Wrong::new(what, remedy));
-    }
     let root = rustix::process::geteuid().is_root();
     let found: Vec<(&Slot, io::Result<Backing>)> =
         config.slots.iter().map(|slot| (slot, backing::survey(&slot.path))).collect();
@@ -124,6 +135,79 @@ fn judge_machine(config: &Config, machine: &Machine, mistakes: &mut Mistakes) {
         backing::judge(slot, backing, root, mistakes);
     }
     backing::judge_shared(&found, mistakes);
+
+    let cores = topology::cores(&config.workers.cores, &machine.cpus);
+    if let Err(e) = &cores {
+        mistakes.error(None, "workers.cores", interface::wrong(e));
+    }
+    let mut queues = Vec::new();
+    for wanted in &config.interfaces {
+        match judge_interface(wanted, config) {
+            Ok(found) => queues.push(found),
+            Err(errors) => {
+                for e in errors {
+                    mistakes.error(Some(&wanted.place), &wanted.key, interface::wrong(&e));
+                }
+            }
+        }
+    }
+    // Without knowing all queues nothing can be said of workers and memory.
+    if queues.len() < config.interfaces.len() || cores.is_err() {
+        return;
+    }
+    let layout =
+        start::place(config, &queues, &machine.cpus).and_then(|topology| start::lay_out(config, &topology));
+    match layout {
+        Ok(layout) => {
+            let bytes = u64::from(layout.chunks()) * limits::CHUNK as u64;
+            machine.judge_memory(bytes, config.memory.huge_pages, mistakes);
+        }
+        Err(e) => mistakes.error(None, "workers", interface::wrong(&e)),
+    }
+}
+
+/// The queues of an interface that would be served, by what its facts say of the first mode to be tried; or all that
+/// is wrong with it.
+fn judge_interface(wanted: &Interface, config: &Config) -> Result<Vec<u16>, Vec<StartError>> {
+    let facts = DirectKeeper.facts(&wanted.name).map_err(|e| vec![e.into()])?;
+    let mut errors = start::obstacles(&facts, &config.slots);
+    let offers = interface::offers(&facts);
+    let first = offers.iter().find(|offer| offer.refused.is_none());
+    match start::choose_queues(wanted, &facts, first.map_or(facts.queues, |offer| offer.queues)) {
+        Ok(queues) if errors.is_empty() => return Ok(queues),
+        Ok(_) => {}
+        Err(e) => errors.push(e),
+    }
+    Err(errors)
+}
+
+/// Reports on interfaces and the machine.
+fn report_interfaces(names: &[String], json: bool, out: &mut dyn Write) -> Result<Exit, Error> {
+    let mut reports = Vec::new();
+    for name in names {
+        reports.push(interface::Report::new(&DirectKeeper.facts(name)?));
+    }
+    let machine = Machine::survey();
+    let mut mistakes = Mistakes::default();
+    machine.judge(&mut mistakes);
+    if json {
+        let lines: Vec<Line<'_>> = mistakes.iter().map(Line::new).collect();
+        let whole = serde_json::json!({ "interfaces": reports, "machine": machine, "mistakes": lines });
+        serde_json::to_writer_pretty(&mut *out, &whole).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        for report in &reports {
+            writeln!(out, "interface {}", report.interface)?;
+            report.write(out)?;
+        }
+        writeln!(out, "machine")?;
+        machine.write(out)?;
+        for mistake in &mistakes {
+            writeln!(out, "  {mistake}")?;
+        }
+    }
+    let fine = reports.iter().all(interface::Report::can_serve) && !mistakes.refuse();
+    Ok(if fine { Exit::Ok } else { Exit::Problem })
 }
 
 /// The report as JSON has it.

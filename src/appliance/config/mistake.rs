@@ -105,16 +105,33 @@ pub struct Mistake {
 }
 
 impl fmt::Display for Mistake {
-    /// One line: `PLACE: error: KEY: what; remedy`.
+    /// One line as compilers write it: `PLACE: error: KEY: what; remedy`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, Some(self.severity))
+    }
+}
+
+impl Mistake {
+    fn write(&self, f: &mut impl fmt::Write, severity: Option<Severity>) -> fmt::Result {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
-        write!(f, "{}: ", self.severity.word())?;
+        if let Some(severity) = severity {
+            write!(f, "{}: ", severity.word())?;
+        }
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
         write!(f, "{}; {}", self.what, self.remedy)
+    }
+
+    /// The line where an error goes without saying: behind the name of a program that refuses to go on.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let mut line = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut line, Some(self.severity).filter(|s| *s == Severity::Warning));
+        line
     }
 }
 
@@ -257,5 +274,8 @@ mod tests {
             ]
         );
         assert!(all.refuse());
+        let lines: Vec<String> = all.iter().map(Mistake::to_line).collect();
+        assert_eq!(lines[0], "x.toml:3:5: slot[0].serial: too long; shorten it");
+        assert_eq!(lines[1], "warning: nothing to serve; add a [[slot]]");
     }
 }

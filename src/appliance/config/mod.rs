@@ -45,8 +45,10 @@ pub struct Interface {
     pub mode: Mode,
     /// Which receive queues to serve.
     pub queues: Queues,
-    /// Where it was configured.
+    /// Where its name was configured.
     pub place: Place,
+    /// The name's key there, such as `interface[0].name`; empty on the command line.
+    pub key: String,
 }
 
 /// Which receive queues of an interface to serve.

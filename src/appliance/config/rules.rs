@@ -135,7 +135,8 @@ impl Draft {
     fn build(self) -> Option<Config> {
         let interfaces = self.interfaces.into_iter().map(|i| {
             let name = i.name?;
-            Some(Interface { name: name.value, mode: i.mode, queues: i.queues, place: name.place })
+            let (mode, queues, place, key) = (i.mode, i.queues, name.place, name.key);
+            Some(Interface { name: name.value, mode, queues, place, key })
         });
         let slots = self.slots.into_iter().map(|s| {
             let path = s.path?;

@@ -5,11 +5,12 @@
 
 mod describe;
 pub mod slots;
-mod start;
+pub mod start;
+mod watch;
 
-pub use start::{Appliance, StartError, Stopped};
+use start::{Appliance, StartError};
 
-use super::config::{Config, Mistakes, Quick, Severity};
+use super::config::{Config, Mistake, Mistakes, Quick, Severity};
 use super::keeper::{DirectKeeper, Keeper};
 use super::signals::Signals;
 use super::{log, notify};
@@ -38,16 +39,18 @@ A slot is SHELF.SLOT=PATH[,OPTION]... with these options:
   vlan=N               answer on this VLAN only (0: untagged)
   config-string=TEXT   what the slot answers to a query of its config string
   worker=N             the worker that owns the slot
-A comma within a path or a value is written twice: 7.0=/srv/a,,b.img is /srv/a,b.img. An equals sign
-needs nothing.
+A comma within a path or a value is written twice: 7.0=/srv/a,,b.img is /srv/a,b.img.
+An equals sign needs nothing.
 
-The first SIGTERM or SIGINT stops it: requests in flight are answered (10 s at most), the XDP program
-is taken off. The second ends it at once. Under systemd it says READY=1, STATUS= and WATCHDOG=1.
+The first SIGTERM or SIGINT stops it: requests in flight are answered (10 s at most), the XDP
+program is taken off. The second ends it at once. Under systemd it says READY=1, STATUS= and
+WATCHDOG=1.
 
-Exit codes: 0 stopped by a signal, everything answered; 1 stopped by a failure, or with requests left;
-2 command line or configuration wrong; 3 the machine does not allow it (no such interface, link down,
-no root, path missing or busy).
-Needs root, or CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF and rights on the backings.";
+Needs root, or CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF and rights on the backings.
+
+Exit codes: 0 stopped by a signal, everything answered; 1 stopped by a failure, or with requests
+unanswered; 2 command line or configuration wrong; 3 the machine does not allow it (no such
+interface, link down, no root, path missing or busy).";
 
 /// Serve disks and files as ATA over Ethernet.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -74,7 +77,7 @@ pub struct Args {
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
 
-    /// Receive queues to serve: all, a number, or a list such as 0-3,6 [default: all]
+    /// Receive queues to serve: all, so many, or a list such as 0-3,6 (queue 2 alone: 2-2) [default: all]
     #[arg(long, value_name = "QUEUES")]
     pub queues: Option<String>,
 
@@ -82,7 +85,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
 
-    /// CPUs for them: a number, or a list such as 2-5 [default: all this process may use]
+    /// CPUs for them: so many, or a list such as 2-5 (CPU 2 alone: 2-2) [default: all this process may use]
     #[arg(long, value_name = "CORES")]
     pub cores: Option<String>,
 
@@ -129,7 +132,7 @@ pub enum Error {
 
 /// One line for each mistake; `main` puts the program's name before the first.
 fn lines(mistakes: &Mistakes) -> String {
-    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    let lines: Vec<String> = mistakes.iter().map(Mistake::to_line).collect();
     lines.join("\nxshelf: ")
 }
 
@@ -197,7 +200,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let keeper = DirectKeeper;
     let config = args.configuration(&keeper)?;
     let mut signals = Signals::catch(Exit::Problem.code()).map_err(Error::Signals)?;
-    let appliance = Appliance::start(&config, &keeper)?;
+    let mut appliance = Appliance::start(&config, &keeper)?;
     let serving = appliance.to_string();
     tracing::info!("{serving}");
     notify::ready(&serving);
@@ -206,6 +209,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let mut said_alive = Instant::now();
     let mut dead = Vec::new();
     while dead.is_empty() && !signals.wait(watchdog.map_or(ROUND, |w| w.min(ROUND))) {
+        appliance.look();
         dead = appliance.dead_workers();
         if dead.is_empty() && watchdog.is_some_and(|w| said_alive.elapsed() >= w / 2) {
             notify::alive();

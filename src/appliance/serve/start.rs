@@ -6,14 +6,15 @@
 
 use super::describe::{PortLine, Serving, SlotLine};
 use super::slots::{self, OpenSlot, SlotError};
+use super::watch::{self, Watch};
 use crate::appliance::check::machine;
-use crate::appliance::config::{Config, HugePages, Interface, Queues};
+use crate::appliance::config::{Config, HugePages, Interface, Queues, Slot};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::topology::{self, Tenant, Topology, TopologyError};
 use crate::exit::Exit;
 use crate::frame::{self, Layout, LayoutError, WorkerId, WorkerShare};
 use crate::limits;
-use crate::net::ladder::{EstablishError, LadderError, Mode, Standing};
+use crate::net::ladder::{EstablishError, LadderError, Mode, Rung, Standing};
 use crate::net::nic::{Facts, NicError};
 use crate::net::steer::{Steer, SteerError};
 use crate::net::xsk::{Pages, Rings, Umem, XskError, XskQueue};
@@ -169,7 +170,7 @@ fn state_remedy(e: &io::Error) -> &'static str {
 }
 
 /// An error with what is behind it, as far as it does not say so itself.
-struct Causes<'a>(&'a (dyn std::error::Error + 'static));
+pub(crate) struct Causes<'a>(pub &'a (dyn std::error::Error + 'static));
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -218,6 +219,9 @@ pub struct Appliance {
     shared: Arc<Shared>,
     ports: Vec<OpenPort>,
     serving: Serving,
+    /// Of each worker.
+    counters: Vec<Arc<Counters>>,
+    watch: Watch,
     /// Gone with the appliance, and the lock with it.
     _state: Option<OwnedFd>,
     // Last, so that sockets are closed before their memory is let go.
@@ -246,10 +250,11 @@ impl Appliance {
         };
         let slots = slots::open(&config.slots, keeper)?;
         let mut ports = open_ports(config, keeper)?;
-        let topology = place(config, &ports, &slots)?;
-        warn_of(&slots, &topology, config);
+        let queues: Vec<Vec<u16>> = ports.iter().map(|port| port.queues.clone()).collect();
+        let topology = place(config, &queues, &machine::affinity())?;
+        warn_of(&slots, &topology, &ports);
 
-        let layout = Layout::plan(&shares(config, &topology))?;
+        let layout = lay_out(config, &topology)?;
         let umem = Umem::new(layout.chunks(), Rings::default())?;
         if config.memory.huge_pages == HugePages::Require && umem.pages() != Pages::Huge {
             return Err(StartError::HugePages { pages: (umem.region().len() as u64).div_ceil(2 << 20) });
@@ -267,13 +272,15 @@ impl Appliance {
         let serving = serving(&slots, &ports, &topology);
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
         let mut crew = Crew::new(Arc::clone(&shared));
+        let counters: Vec<_> = topology.cpus.iter().map(|_| Arc::new(Counters::default())).collect();
         let isolated = machine::isolated_cpus();
         for ((id, queues), slots) in (0..).map(WorkerId).zip(queues).zip(deal(slots, &topology)) {
             let cpu = topology.cpus[usize::from(id.0)];
             let alone = isolated.contains(&cpu) && !topology.shared;
             let spin_us = config.workers.spin_us.unwrap_or(if alone { ISOLATED_SPIN_US } else { 0 });
             let seat = Seat { cpu: Some(cpu), spin: Duration::from_micros(spin_us.into()) };
-            spawn(&mut crew, &shared, id, queues, slots, seat)?;
+            let counters = Arc::clone(&counters[usize::from(id.0)]);
+            spawn(&mut crew, &shared, id, queues, slots, seat, counters)?;
         }
 
         // From here on frames come.
@@ -287,7 +294,8 @@ impl Appliance {
             ports[usize::from(seat.port.0)].steer.insert(seat.index, socket)?;
         }
         crew.tell(Control::Announce);
-        Ok(Self { crew, shared, ports, serving, _state: state, _umem: umem })
+        let watch = Watch::default();
+        Ok(Self { crew, shared, ports, serving, counters, watch, _state: state, _umem: umem })
     }
 
     /// Workers that ended without being told, which is a defect.
@@ -296,10 +304,17 @@ impl Appliance {
         self.crew.dead()
     }
 
+    /// Logs what has come up since the last look.
+    pub fn look(&mut self) {
+        for (error, line) in self.watch.look(&self.counters) {
+            if error { tracing::error!("{line}") } else { tracing::warn!("{line}") }
+        }
+    }
+
     /// Takes no new frames, lets what is in flight end for so long, and takes everything down.
     #[must_use]
     pub fn stop(self, patience: Duration) -> Stopped {
-        let Self { crew, shared, ports, .. } = self;
+        let Self { crew, shared, ports, counters, .. } = self;
         let mut problems = Vec::new();
         for port in &ports {
             for queue in &port.queues {
@@ -323,6 +338,7 @@ impl Appliance {
             died: ended.died.len(),
             patience,
             interfaces: ports.iter().map(|port| port.facts.name.clone()).collect(),
+            totals: watch::totals(&counters),
             problems,
         };
         // The program goes with its link.
@@ -339,19 +355,36 @@ fn descriptor(of: impl AsFd) -> Result<OwnedFd, StartError> {
     of.as_fd().try_clone_to_owned().map_err(failed)
 }
 
+/// Everything in the facts of an interface that keeps these slots from being served there, whatever the mode.
+#[must_use]
+pub fn obstacles(facts: &Facts, slots: &[Slot]) -> Vec<StartError> {
+    let mut found = Vec::new();
+    let interface = || facts.name.clone();
+    if let Err(e) = facts.require_up() {
+        found.push(e.into());
+    }
+    if (facts.mtu as usize) < limits::SECTOR + limits::ATA_FRAME - limits::ETHERNET {
+        found.push(StartError::Mtu { interface: interface(), mtu: facts.mtu });
+    }
+    let tagged = slots.iter().find(|slot| slot.vlan != 0);
+    if let (Some(slot), Some(true)) = (tagged, facts.strips_vlan) {
+        let (slot, vlan) = (slot.address.to_string(), slot.vlan);
+        found.push(StartError::StripsVlan { interface: interface(), slot, vlan });
+    }
+    if !facts.programs.is_empty() {
+        let programs = facts.programs.clone();
+        found.push(SteerError::Taken { interface: interface(), programs }.into());
+    }
+    found
+}
+
 /// Facts, XDP program and rung of every interface.
 fn open_ports(config: &Config, keeper: &dyn Keeper) -> Result<Vec<OpenPort>, StartError> {
     let mut facts = Vec::new();
     for interface in &config.interfaces {
         let found = keeper.facts(&interface.name)?;
-        found.require_up()?;
-        if (found.mtu as usize) < limits::SECTOR + limits::ATA_FRAME - limits::ETHERNET {
-            return Err(StartError::Mtu { interface: found.name, mtu: found.mtu });
-        }
-        let tagged = config.slots.iter().find(|slot| slot.vlan != 0);
-        if let (Some(slot), Some(true)) = (tagged, found.strips_vlan) {
-            let (slot, vlan) = (slot.address.to_string(), slot.vlan);
-            return Err(StartError::StripsVlan { interface: found.name, slot, vlan });
+        if let Some(obstacle) = obstacles(&found, &config.slots).into_iter().next() {
+            return Err(obstacle);
         }
         facts.push(found);
     }
@@ -359,26 +392,21 @@ fn open_ports(config: &Config, keeper: &dyn Keeper) -> Result<Vec<OpenPort>, Sta
     for (interface, facts) in config.interfaces.iter().zip(facts) {
         ports.push(open_port(interface, facts, interface.mode, keeper)?);
     }
-    // One frame memory serves all, and it takes its flags from the first socket: a port that could do without copies
-    // comes down to what the others can do.
-    let mixed = |ports: &[OpenPort]| {
-        ports.iter().position(|p| !p.standing.rung.shares_umem_with(ports[0].standing.rung))
-    };
-    if mixed(&ports).is_some() {
-        for (port, interface) in ports.iter_mut().zip(&config.interfaces) {
-            if port.standing.rung.zero_copy() && interface.mode == Mode::Auto {
-                tracing::info!(
-                    "{}: {} is given up, because another interface cannot do it and they share frame memory",
-                    port.facts.name,
-                    port.standing.rung
-                );
-                // First: the program is attached once, or not at all.
-                port.steer.detach();
-                *port = open_port(interface, port.facts.clone(), Mode::Native, keeper)?;
-            }
-        }
+    let standings: Vec<(Rung, Mode)> =
+        ports.iter().zip(&config.interfaces).map(|(p, i)| (p.standing.rung, i.mode)).collect();
+    for i in coming_down(&standings) {
+        let port = &mut ports[i];
+        tracing::info!(
+            "{}: {} is given up, because another interface cannot do it and they share frame memory",
+            port.facts.name,
+            port.standing.rung
+        );
+        // First: an interface takes one program.
+        port.steer.detach();
+        *port = open_port(&config.interfaces[i], port.facts.clone(), Mode::Native, keeper)?;
     }
-    match mixed(&ports) {
+    let rung = |port: &OpenPort| port.standing.rung;
+    match ports.iter().position(|port| !rung(port).shares_umem_with(rung(&ports[0]))) {
         None => Ok(ports),
         Some(other) => Err(StartError::Mixed {
             first: ports[0].facts.name.clone(),
@@ -387,6 +415,17 @@ fn open_ports(config: &Config, keeper: &dyn Keeper) -> Result<Vec<OpenPort>, Sta
             second_rung: ports[other].standing.rung.to_string(),
         }),
     }
+}
+
+/// The ports that have to do with copies what they could do without: one frame memory serves all, and it takes its flags
+/// from the first socket. A mode that was asked for is not changed.
+fn coming_down(ports: &[(Rung, Mode)]) -> Vec<usize> {
+    let Some((first, _)) = ports.first() else { return Vec::new() };
+    if ports.iter().all(|(rung, _)| rung.shares_umem_with(*first)) {
+        return Vec::new();
+    }
+    let can = |(rung, mode): &(Rung, Mode)| rung.zero_copy() && *mode == Mode::Auto;
+    ports.iter().enumerate().filter(|(_, port)| can(port)).map(|(i, _)| i).collect()
 }
 
 fn open_port(
@@ -400,8 +439,11 @@ fn open_port(
     Ok(OpenPort { facts, standing, steer, queues })
 }
 
-/// The queues to serve, of those that can receive.
-fn choose_queues(interface: &Interface, facts: &Facts, receiving: u32) -> Result<Vec<u16>, StartError> {
+/// The queues to serve, of the first `receiving`, which are those that can receive.
+///
+/// # Errors
+/// [`StartError::NoSuchQueue`]
+pub fn choose_queues(interface: &Interface, facts: &Facts, receiving: u32) -> Result<Vec<u16>, StartError> {
     let wanted: Vec<u16> = match &interface.queues {
         Queues::All => (0..u16::try_from(receiving).unwrap_or(u16::MAX)).collect(),
         Queues::First(n) => (0..*n).collect(),
@@ -422,14 +464,20 @@ fn choose_queues(interface: &Interface, facts: &Facts, receiving: u32) -> Result
     }
 }
 
-fn place(config: &Config, ports: &[OpenPort], slots: &[OpenSlot]) -> Result<Topology, StartError> {
+/// Places workers, queues and slots. `ports` has the queues to serve of each interface, `mask` the CPUs of the inherited
+/// affinity.
+///
+/// # Errors
+/// [`StartError`], for wishes the machine cannot fulfil.
+pub fn place(config: &Config, ports: &[Vec<u16>], mask: &[u16]) -> Result<Topology, StartError> {
     let queues: Vec<Vec<u32>> =
-        ports.iter().map(|port| port.queues.iter().map(|q| u32::from(*q)).collect()).collect();
-    let tenants: Vec<Tenant> = slots
+        ports.iter().map(|queues| queues.iter().map(|q| u32::from(*q)).collect()).collect();
+    let tenants: Vec<Tenant> = config
+        .slots
         .iter()
-        .map(|slot| Tenant { slot: slot.facts.address.to_string(), worker: slot.worker })
+        .map(|slot| Tenant { slot: slot.address.to_string(), worker: slot.worker })
         .collect();
-    let topology = topology::plan(&queues, &tenants, &config.workers, &machine::affinity())?;
+    let topology = topology::plan(&queues, &tenants, &config.workers, mask)?;
     // One watch is the worker's own bell.
     let most = limits::WATCHES - 1;
     for worker in (0..topology.cpus.len() as u16).map(WorkerId) {
@@ -441,7 +489,11 @@ fn place(config: &Config, ports: &[OpenPort], slots: &[OpenSlot]) -> Result<Topo
     Ok(topology)
 }
 
-fn shares(config: &Config, topology: &Topology) -> Vec<WorkerShare> {
+/// Gives every worker its part of the frame memory.
+///
+/// # Errors
+/// [`StartError::Layout`]
+pub fn lay_out(config: &Config, topology: &Topology) -> Result<Layout, StartError> {
     let of = |worker: WorkerId| {
         let seats = topology.queues.iter().filter(move |seat| seat.worker == worker);
         WorkerShare {
@@ -451,7 +503,8 @@ fn shares(config: &Config, topology: &Topology) -> Vec<WorkerShare> {
         }
     };
     // Workers are counted in 16 bits.
-    (0..topology.cpus.len() as u16).map(|w| of(WorkerId(w))).collect()
+    let shares: Vec<_> = (0..topology.cpus.len() as u16).map(|w| of(WorkerId(w))).collect();
+    Ok(Layout::plan(&shares)?)
 }
 
 fn share(
@@ -508,6 +561,7 @@ fn spawn(
     queues: Vec<XskQueue>,
     slots: Vec<OpenSlot>,
     seat: Seat,
+    counters: Arc<Counters>,
 ) -> Result<(), StartError> {
     let mut plans = Vec::new();
     let mut devices: Vec<Device> = Vec::new();
@@ -515,7 +569,7 @@ fn spawn(
         plans.push(SlotPlan { facts: slot.facts, file });
         devices.push(slot.device);
     }
-    let plan = Plan { id, shared: Arc::clone(shared), slots: plans, counters: Arc::new(Counters::default()) };
+    let plan = Plan { id, shared: Arc::clone(shared), slots: plans, counters };
     let sockets = queues.iter().map(descriptor).collect::<Result<Vec<_>, _>>()?;
     crew.spawn(plan, queues, seat, move |shared| {
         let region = Arc::clone(&shared.region);
@@ -534,7 +588,7 @@ fn spawn(
 const BELL_KEY: u16 = 0;
 
 /// What should be known before trusting it with data; one line for each kind.
-fn warn_of(slots: &[OpenSlot], topology: &Topology, config: &Config) {
+fn warn_of(slots: &[OpenSlot], topology: &Topology, ports: &[OpenPort]) {
     let which = |durability: Durability| {
         let slots = slots.iter().filter(|slot| slot.device.durability() == durability);
         let names: Vec<String> = slots.map(|slot| slot.facts.address.to_string()).collect();
@@ -555,11 +609,13 @@ fn warn_of(slots: &[OpenSlot], topology: &Topology, config: &Config) {
             topology.cpus.iter().collect::<BTreeSet<_>>().len()
         );
     }
-    for interface in &config.interfaces {
-        if interface.queues != Queues::All {
+    for port in ports {
+        if port.queues.len() < port.standing.queues as usize {
             tracing::info!(
-                "{}: AoE frames on queues that are not served are not answered; the NIC has to steer them",
-                interface.name
+                "{}: {} of {} queues are served; the NIC has to steer AoE to them",
+                port.facts.name,
+                port.queues.len(),
+                port.standing.queues
             );
         }
     }
@@ -606,6 +662,8 @@ pub struct Stopped {
     pub patience: Duration,
     /// Interfaces that were served on.
     pub interfaces: Vec<String>,
+    /// What was counted, in words.
+    pub totals: String,
     /// What else went wrong.
     pub problems: Vec<String>,
 }
@@ -635,6 +693,7 @@ impl Stopped {
                 self.patience.as_secs()
             );
         }
+        tracing::info!("handled: {}", self.totals);
         let (counted, expected) = (self.counted, self.expected);
         if counted == expected && self.leaked == 0 {
             tracing::info!("frames conserved: {counted} of {expected}");
@@ -645,5 +704,60 @@ impl Stopped {
             );
         }
         tracing::info!("stopped; XDP program taken off {}", self.interfaces.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_come_down_to_what_all_can_do() {
+        use Rung::{GenericSegments, NativeSegments, ZeroCopy, ZeroCopySegments};
+        let auto = |rungs: &[Rung]| coming_down(&rungs.iter().map(|r| (*r, Mode::Auto)).collect::<Vec<_>>());
+        assert_eq!(auto(&[]), [0; 0]);
+        assert_eq!(auto(&[ZeroCopy, ZeroCopy]), [0; 0]);
+        assert_eq!(auto(&[NativeSegments, GenericSegments]), [0; 0]);
+        assert_eq!(auto(&[ZeroCopySegments, NativeSegments, ZeroCopy]), [0, 2]);
+        assert_eq!(auto(&[ZeroCopySegments, ZeroCopy]), [0, 1]);
+        assert_eq!(coming_down(&[(ZeroCopy, Mode::ZeroCopy), (NativeSegments, Mode::Auto)]), [0; 0]);
+    }
+
+    #[test]
+    fn a_stop_is_clean_only_if_every_chunk_came_home() {
+        let stopped = || Stopped {
+            expected: 10,
+            counted: 10,
+            leaked: 0,
+            requests: 0,
+            unsent: 0,
+            busy: vec![],
+            drained: true,
+            died: 0,
+            patience: Duration::from_secs(10),
+            interfaces: vec![],
+            totals: String::new(),
+            problems: vec![],
+        };
+        assert!(stopped().is_clean());
+        for unclean in [
+            Stopped { counted: 9, ..stopped() },
+            Stopped { leaked: 1, ..stopped() },
+            Stopped { drained: false, ..stopped() },
+            Stopped { died: 1, ..stopped() },
+        ] {
+            assert!(!unclean.is_clean(), "{unclean:?}");
+        }
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let inner = io::Error::from_raw_os_error(libc::EIO);
+        let steer =
+            SteerError::Kernel { interface: "eth1".into(), what: "attach the XDP program", source: inner };
+        assert_eq!(
+            StartError::from(steer).to_string(),
+            "eth1: cannot attach the XDP program: Input/output error (os error 5)"
+        );
     }
 }
