@@ -205,4 +205,50 @@ mod tests {
         assert_eq!(frame.len(), 96);
         frame.head.chunk.retire();
     }
+
+    proptest::proptest! {
+        /// Whatever a driver writes into its ring: each chunk that was lent comes out exactly once, the others never.
+        #[test]
+        fn no_descriptor_loses_or_doubles_a_chunk(
+            descriptors in proptest::collection::vec(
+                (0..24u64, 0..4096u64, 0..5000u32, proptest::bool::weighted(0.7)), 0..64)
+        ) {
+            let region = Region::heap(16);
+            for i in 0..16 {
+                lend(&region, i);
+            }
+            let mut assembler = Assembler::new(QueueId(0));
+            let mut out = Vec::new();
+            let mut named = std::collections::BTreeSet::new();
+            for (chunk, offset, len, more) in descriptors {
+                let first = chunk < 16 && named.insert(chunk as u32);
+                let forged = assembler.forged();
+                let descriptor = (chunk * 4096 + offset, len, more);
+                let (step, torn) = torn_indices(&region, &mut assembler, descriptor);
+                out.extend(torn);
+                let bad = !first || offset + u64::from(len) > 4096;
+                proptest::prop_assert_eq!(assembler.forged() - forged, u64::from(bad));
+                match step {
+                    Step::More => proptest::prop_assert!(more),
+                    Step::Torn => proptest::prop_assert!(!more),
+                    Step::Frame(frame) => {
+                        proptest::prop_assert!(!more);
+                        out.push(frame.head.chunk.index());
+                        frame.head.chunk.retire();
+                        for piece in frame.rest {
+                            proptest::prop_assert!(usize::from(piece.offset) + usize::from(piece.len) <= 4096);
+                            out.push(piece.chunk.index());
+                            piece.chunk.retire();
+                        }
+                    }
+                }
+                proptest::prop_assert_eq!(assembler.delivered(), out.len() as u64);
+            }
+            // What is not out is in the frame under way, which has at most so many pieces.
+            proptest::prop_assert!(named.len() - out.len() <= limits::MAX_FRAGMENTS);
+            let once: std::collections::BTreeSet<_> = out.iter().copied().collect();
+            proptest::prop_assert_eq!(once.len(), out.len());
+            proptest::prop_assert!(once.is_subset(&named));
+        }
+    }
 }
