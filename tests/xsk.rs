@@ -506,7 +506,7 @@ fn the_ladder_ends_on_the_best_rung_and_says_why_not_a_better_one() {
         assert_eq!(
             standing.to_string(),
             "tgt0: native copy with segments \
-             (no zero-copy with segments: veth has no zero-copy; zero-copy: veth has no zero-copy)"
+             (no zero-copy with segments, zero-copy: veth has no zero-copy)"
         );
         drop(steer);
         // What the kernel itself says when it is asked all the same.

@@ -242,8 +242,13 @@ struct Refusals<'a>(&'a [Refusal]);
 
 impl fmt::Display for Refusals<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Refusal { rung, reason }) in self.0.iter().enumerate() {
-            write!(f, "{}{rung}: {reason}", if i == 0 { "" } else { "; " })?;
+        // Rungs refused for the same reason share it.
+        for (i, group) in self.0.chunk_by(|a, b| a.reason == b.reason).enumerate() {
+            f.write_str(if i == 0 { "" } else { "; " })?;
+            for (j, refusal) in group.iter().enumerate() {
+                write!(f, "{}{}", if j == 0 { "" } else { ", " }, refusal.rung)?;
+            }
+            write!(f, ": {}", group[0].reason)?;
         }
         Ok(())
     }
@@ -488,7 +493,7 @@ mod tests {
         });
         assert_eq!(
             error.unwrap_err().to_string(),
-            "eth1: mode zero-copy cannot be had: zero-copy with segments: no; zero-copy: no"
+            "eth1: mode zero-copy cannot be had: zero-copy with segments, zero-copy: no"
         );
     }
 

@@ -462,8 +462,10 @@ fn socket_fd(rx: &RxQueue) -> BorrowedFd<'_> {
 
 /// One receive queue of a port, by its AF_XDP socket. The descriptor to poll is [`AsFd`].
 ///
-/// Dropping it closes the socket; the kernel drops what is in its rings. Anything else that holds the descriptor (a
-/// poll in an io_uring, a duplicate) keeps the queue bound: end that first.
+/// Dropping it closes the socket; the kernel drops what is in its rings. Two things keep the queue bound all the
+/// same: whatever else holds the descriptor (a poll in an io_uring, a duplicate), and, for the first socket of a
+/// UMEM, the UMEM itself with all that holds its [`Region`], for libxdp closes that one last. To bind again, let go
+/// of all of it and make a new UMEM.
 pub struct XskQueue {
     // The order of fields is the order of dropping: first our mapping of TX, then what keeps the socket.
     ring: TxRing,
