@@ -20,6 +20,9 @@ const SLEEP: Duration = Duration::from_secs(1);
 /// Sleep of a worker that waits for chunks which the kernel returns without waking anybody.
 const STARVED_SLEEP: Duration = Duration::from_millis(1);
 
+/// Turns without effect, though something waits, before a worker sleeps between them.
+const STALLS: u32 = 64;
+
 /// Where and how a worker runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seat {
@@ -255,11 +258,12 @@ fn run<Q: Queue, S: Storage + Sleep>(
     status: &Status,
 ) -> Report {
     let mut quiet_since = None;
+    let mut stalls = 0u32;
     loop {
         if worker.turn() {
             status.idle.store(false, Ordering::Release);
             status.activity.fetch_add(1, Ordering::AcqRel);
-            quiet_since = None;
+            (quiet_since, stalls) = (None, 0);
             if !worker.told_to_exit() {
                 continue;
             }
@@ -268,9 +272,15 @@ fn run<Q: Queue, S: Storage + Sleep>(
         if worker.told_to_exit() {
             return Report { worker: id, census: worker.census(), busy: worker.busy_slots() };
         }
-        if worker.restless() {
-            // Something waits that only we can move on; let others in who may have to help.
+        // Something waits that only we can move on: try again at once, and let others in who may have to help. When
+        // that goes on - a driver that neither takes frames nor asks to be woken - give the CPU back in between.
+        stalls = if worker.restless() { stalls.saturating_add(1) } else { 0 };
+        if (1..=STALLS).contains(&stalls) {
             std::thread::yield_now();
+            continue;
+        }
+        if stalls > 0 {
+            worker.storage_mut().sleep(STARVED_SLEEP);
             continue;
         }
         if !seat.spin.is_zero() {

@@ -170,3 +170,25 @@ fn a_worker_that_cannot_start_says_why() {
     drop(other);
     assert_eq!(Arc::strong_count(&shared), 1);
 }
+
+#[test]
+fn a_port_that_takes_nothing_costs_no_cpu() {
+    use crate::net::memory::Transmission;
+    let (crew, wire, _, shared) = crew(1, 64);
+    wire.set_transmission(Transmission::Refused);
+    wire.inject(&read(0, 1)).unwrap();
+    shared.posts[0].bell().ringer().wake();
+    while wire.tx_level() == 0 {
+        std::thread::yield_now();
+    }
+    // A worker that spins makes a flush in each turn, some hundred thousand in this time; one that sleeps between
+    // them a few hundred, and fewer on a machine that is busy.
+    let before = wire.counts().flushes;
+    std::thread::sleep(Duration::from_millis(300));
+    let flushes = wire.counts().flushes - before;
+    assert!(flushes < 5_000, "{flushes} turns without effect");
+    wire.set_transmission(Transmission::Open);
+    let ended = crew.end(Duration::from_secs(60));
+    assert!(ended.drained);
+    assert_eq!(wire.take_all().len(), 1);
+}
