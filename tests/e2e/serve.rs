@@ -161,6 +161,16 @@ fn a_shelf_starts_from_a_configuration_file() {
 }
 
 #[test]
+fn probe_finds_a_good_path_good() {
+    let lab = lab! { ..Cable::default() };
+    let server = Server::start(&lab, &[slot("7.0", &lab.image("disk", MIB))]);
+    run(lab.xshelf(End::Initiator, &["probe", "ini0", "7.0"])).well();
+    let nobody = run(lab.xshelf(End::Initiator, &["probe", "ini0", "7.1"]));
+    assert_eq!(nobody.code(), Some(4), "{nobody}");
+    server.stop();
+}
+
+#[test]
 fn discovery_of_nobody_says_so() {
     let lab = lab! { ..Cable::default() };
     let done = run(lab.xshelf(End::Initiator, &["discover", "ini0"]));
