@@ -22,17 +22,14 @@ pub struct BadFilter {
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// What is logged when nobody says otherwise. What libbpf has to say is in our own errors; more of it with
-/// `info,libbpf=debug`.
-const DEFAULT: &str = "info,libbpf=off";
-
-/// Starts logging; `filter` stands before the environment. A second call changes nothing.
+/// Starts logging; `filter` stands before the environment, and without either it is `info`. A second call changes
+/// nothing.
 ///
 /// # Errors
 /// [`BadFilter`]
 pub fn start(filter: Option<&str>) -> Result<(), BadFilter> {
     let variable = std::env::var(VARIABLE).ok().filter(|v| !v.is_empty());
-    let filter = filter.map(str::to_owned).or(variable).unwrap_or_else(|| DEFAULT.to_owned());
+    let filter = filter.map(str::to_owned).or(variable).unwrap_or_else(|| "info".to_owned());
     let parsed =
         EnvFilter::builder().parse(&filter).map_err(|source| BadFilter { filter: filter.clone(), source })?;
     let terminal = std::io::stderr().is_terminal();
