@@ -18,7 +18,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use xshelf::exit::Exit;
+use xshelf::initiator::socket::{Options, Port};
 use xshelf::initiator::{Error, bench, discover, probe};
+use xshelf::protocol::aoe::Flags;
+use xshelf::protocol::ata::{Ata, Outcome};
+use xshelf::protocol::config::Config;
+use xshelf::protocol::{Address, Command as AoeCommand, Ethernet, Header};
 
 fn run(command: &str) -> Result<(), String> {
     let mut words = command.split_whitespace();
@@ -493,4 +498,86 @@ fn probe_of_nobody_says_so() {
     let Some(net) = Net::new(1500) else { return };
     let error = net.probe("7.0").unwrap_err();
     assert_eq!(error.exit(), Exit::NoAnswer);
+}
+
+/// A target of a few lines in plain memory, behind the initiator's own socket: for what vblade cannot do, such as
+/// tagged frames on a kernel without VLAN interfaces.
+fn serve(port: &mut Port, address: Address, disk: &mut [u8], stop: &AtomicBool) {
+    let mut page = [0; 512];
+    for (word, value) in [(49, 0x200u16), (83, 0x5400), (86, 0x1400), (100, (disk.len() / 512) as u16)] {
+        page[2 * word..2 * word + 2].copy_from_slice(&value.to_le_bytes());
+    }
+    while !stop.load(Ordering::Relaxed) {
+        let mut replies = Vec::new();
+        for i in 0..port.receive(true).unwrap() {
+            let request = port.arrival(i).bytes;
+            let (ethernet, header) =
+                (Ethernet::parse(request).unwrap(), Header::parse(&request[14..]).unwrap());
+            if header.flags.contains(Flags::RESPONSE) || !header.address.covers(address) {
+                continue;
+            }
+            let at = if port.vlan().is_some() { 18 } else { 14 };
+            let mut reply = vec![0; at + 22];
+            let tag = port.vlan();
+            Ethernet { destination: ethernet.source, source: port.mac(), tag, ..ethernet }.emit(&mut reply);
+            header.response(address, None).emit(&mut reply[at..]);
+            if let Some(registers) = Ata::parse(&request[24..]).filter(|_| header.command == AoeCommand::Ata)
+            {
+                let from = registers.lba48() as usize * 512;
+                let range = from..from + usize::from(registers.count) * 512;
+                registers.response(Outcome::GOOD).emit(&mut reply[at + 10..]);
+                match registers.command {
+                    0xec => reply.extend_from_slice(&page),
+                    0x24 => reply.extend_from_slice(&disk[range]),
+                    _ => disk[range.clone()].copy_from_slice(&request[36..36 + range.len()]),
+                }
+            } else {
+                let config = Config::parse(&request[24..]).unwrap();
+                Config { buffer_count: 16, sectors: 16, ..config }.emit(&mut reply[at + 10..]);
+            }
+            replies.push(reply);
+        }
+        for reply in replies {
+            assert_eq!(port.send(&[&reply]).unwrap(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_vlan_is_spoken_without_a_vlan_interface() {
+    let Some(mut net) = Net::new(9000) else { return };
+    net.blade(1, 1 << 20, "");
+    let stop = AtomicBool::new(false);
+    let target = File::open(format!("/run/netns/{}", net.target)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            move_into_link_name_space(target.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            let mut port = Port::open("port", Options { vlan: Some(5), ..Options::default() }).unwrap();
+            serve(&mut port, Address { shelf: 7, slot: 0 }, &mut vec![0; 1 << 20], &stop);
+        });
+        // Whatever fails must not leave the target running, or this would never end.
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let start = Instant::now();
+            let report = loop {
+                let result = net.probe("7.0 --vlan 5");
+                if result.is_ok() || start.elapsed() > Duration::from_secs(30) {
+                    break result.unwrap().1;
+                }
+            };
+            assert_eq!((&report["vlan"], &report["healthy"]), (&5.into(), &true.into()), "{report:#}");
+            assert_eq!(report["paths"][0]["largest_reply_bytes"], 36 + 17 * 512);
+            assert_eq!(report["paths"][0]["largest_request_bytes"], 9014);
+            let line = "7.0 --vlan 5 --mode verify --destroy-data --seconds 300ms";
+            let (exit, report, _) = net.bench(line).unwrap();
+            assert_eq!((exit, &report["vlan"]), (Exit::Ok, &5.into()), "{report:#}");
+            // Neither side of the tag sees the other.
+            assert_eq!(net.bench("7.1 --vlan 5").unwrap_err().exit(), Exit::NoAnswer);
+            assert_eq!(net.bench("7.0 --vlan 6").unwrap_err().exit(), Exit::NoAnswer);
+            let (_, report, _) = net.discover(Duration::from_millis(300));
+            let targets = report["targets"].as_array().unwrap();
+            assert_eq!(targets.iter().map(|t| t["address"].clone()).collect::<Vec<_>>(), ["7.1"]);
+        }));
+        stop.store(true, Ordering::Relaxed);
+        found.unwrap();
+    });
 }

@@ -32,28 +32,37 @@ const REFRESH: (Nanos, Nanos) = (SECOND / 5, 5 * SECOND);
 
 const EXAMPLES: &str = "\
 Examples:
-  xshelf bench eth1 7.0                                     random reads for 10 s
-  xshelf bench eth1 7.0 7.1 7.2 --depth 64 --seconds 60     three slots at once
-  xshelf bench eth1 7.0 --access sequential --sectors 8     4 KiB requests, one behind the other
+  xshelf bench eth1 7.0
+      random reads for 10 s
+  xshelf bench eth1 7.0 7.1 7.2 --depth 64 --seconds 60
+      three slots at once
+  xshelf bench eth1 7.0 --access sequential --sectors 8
+      4 KiB requests, one behind the other
   xshelf bench eth1 7.0 --mode mix --reads 70 --destroy-data
+      seven reads to three writes
   xshelf bench eth1 7.0 --mode verify --seconds 60 --destroy-data
-                                                            is what was acknowledged really there?
-Modes:
+      is what was acknowledged really there?
+
+Modes (all but read need --destroy-data):
   read    reads; their data is not looked at
-  write   writes of meaningless data                        needs --destroy-data
-  mix     reads and writes, see --reads                     needs --destroy-data
-  verify  writes sectors stamped with seed, slot, LBA and the number of the write, reads them back while
-          writing goes on, and once more at the end; every byte is compared. Requests in flight never overlap,
-          and where a write had to be sent again the sectors are not rewritten until every copy of it was
-          answered (a late copy would put old data over new).            needs --destroy-data
+  write   writes of meaningless data
+  mix     reads and writes, see --reads
+  verify  writes sectors stamped with seed, slot, LBA and the number of the
+          write, reads them back while writing goes on, and all of them once
+          more at the end; every byte is compared. Requests in flight never
+          overlap. Where a write had to be sent again, its sectors are not
+          rewritten until every copy was answered: a late copy would put old
+          data over new, and no target could tell.
 
-What is sent again: a request not answered within the retransmission timeout (measured round trip plus four
-deviations, within --rto-min and --rto-max, doubled at each copy), under a new tag, until --deadline; then the
-slot is left alone and counts as failed. One answer to any copy completes the request. Latencies run from the
-first copy to the answer.
+A request that is not answered within the retransmission timeout is sent
+again under a new tag, until --deadline; then its slot is left alone and
+counts as failed. The timeout is the measured round trip and four deviations,
+within --rto-min and --rto-max, doubled at each copy. An answer to any copy
+completes the request. Latencies run from the first copy to that answer.
 
-Exit codes: 0 done, 1 a request failed, a slot stopped answering or a byte was wrong, 2 usage,
-3 no such interface, link down or no permission, 4 a slot did not answer at all.
+Exit codes: 0 done; 1 a request failed, a slot stopped answering or a byte was
+wrong; 2 usage; 3 no such interface, link down or no permission; 4 a slot did
+not answer at all.
 Needs CAP_NET_RAW. It uses one CPU; the report says how much of it.";
 
 /// What kind of requests are made.

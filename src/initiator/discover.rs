@@ -17,14 +17,15 @@ const ROUNDS: u32 = 4;
 
 const EXAMPLES: &str = "\
 Examples:
-  xshelf discover eth1              who answers on eth1
-  xshelf discover eth1 --wait 3     give slow or distant targets three seconds
-  xshelf discover eth1 --vlan 5     ask in VLAN 5 (frames are tagged; no VLAN interface is needed)
-  xshelf discover eth1 --json       the same for programs
+  xshelf discover eth1            who answers on eth1
+  xshelf discover eth1 --wait 3   give slow or distant targets three seconds
+  xshelf discover eth1 --vlan 5   ask in VLAN 5 (no VLAN interface is needed)
+  xshelf discover eth1 --json     the same for programs
 
-Exit codes: 0 something was found, 2 usage, 3 no such interface, link down or no permission,
-4 nobody answered.
-Needs CAP_NET_RAW. A target whose MAC mask list does not name this host stays silent.";
+Exit codes: 0 something was found; 2 usage; 3 no such interface, link down or
+no permission; 4 nobody answered.
+Needs CAP_NET_RAW. A target whose MAC mask list does not name this host stays
+silent.";
 
 /// Find targets: ask everybody on an interface (Query Config), then each what it is (IDENTIFY DEVICE).
 #[derive(Clone, Debug, clap::Args)]

@@ -82,4 +82,22 @@ mod tests {
             assert!(bytes(bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn the_help_fits_a_narrow_terminal() {
+        use clap::Args;
+        for (name, command) in [
+            ("discover", discover::Args::augment_args(clap::Command::new("discover"))),
+            ("bench", bench::Args::augment_args(clap::Command::new("bench"))),
+            ("probe", probe::Args::augment_args(clap::Command::new("probe"))),
+        ] {
+            let text = command.get_after_help().unwrap().to_string();
+            for line in text.lines() {
+                assert!(line.chars().count() < 80, "{name}: {line}");
+            }
+            for word in ["Examples:", "Exit codes:", "CAP_NET_RAW"] {
+                assert!(text.contains(word), "{name} says nothing of {word}");
+            }
+        }
+    }
 }

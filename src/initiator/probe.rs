@@ -30,18 +30,21 @@ const QUERY_TIME: Duration = Duration::from_secs(1);
 const EXAMPLES: &str = "\
 Examples:
   xshelf probe eth1 7.0                 is the path healthy?
-  xshelf probe eth1 7.0 --count 100     look for frames that get lost now and then
+  xshelf probe eth1 7.0 --count 100     look for frames lost now and then
   xshelf probe eth1 7.0 --json          the same for programs
 
 What it does, without ever writing:
-  asks who answers for the address     several MAC addresses or serial numbers, two answers to one request
-  reads 1, 2, 4, 8, 16 … sectors       do large replies arrive, up to the MTU of this interface?
-  sends IDENTIFY with growing payload  do large requests arrive there?
-Small frames that pass while large ones vanish are a jumbo black hole: a switch port or an interface on the
-way has a smaller MTU. The Linux initiator does not notice it; its I/O hangs.
+  asks who answers for the address      several MAC addresses or serial
+                                        numbers, two answers to one request
+  reads 1, 2, 4, 8, 16 … sectors        do large replies arrive, up to the MTU
+                                        of this interface?
+  IDENTIFY with growing payload         do large requests arrive there?
+Small frames that pass while large ones vanish are a jumbo black hole: a
+switch port or an interface on the way has a smaller MTU. The Linux initiator
+does not notice it; its I/O hangs.
 
-Exit codes: 0 healthy, 1 problems found, 2 usage, 3 no such interface, link down or no permission,
-4 nobody answered. Needs CAP_NET_RAW.";
+Exit codes: 0 healthy; 1 problems found; 2 usage; 3 no such interface, link
+down or no permission; 4 nobody answered. Needs CAP_NET_RAW.";
 
 /// Test the path to one slot: MTU both ways, jumbo black holes, two targets with one address. Never writes.
 #[derive(Clone, Debug, clap::Args)]
