@@ -67,7 +67,8 @@ impl std::str::FromStr for Mac {
         let mut mac = [0; 6];
         let mut parts = s.split([':', '-']);
         for byte in &mut mac {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or(NotAMac)?;
+            let hex = |p: &&str| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(hex).ok_or(NotAMac)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| NotAMac)?;
         }
         parts.next().is_none().then_some(Self(mac)).ok_or(NotAMac)
@@ -179,7 +180,14 @@ mod tests {
     fn macs_parse_as_they_print() {
         let mac: Mac = "02:ae:00:00:01:1f".parse().unwrap();
         assert_eq!(mac.to_string(), "02:ae:00:00:01:1f");
-        for bad in ["", "02:ae:00:00:01", "02:ae:00:00:01:1f:00", "2:ae:00:00:01:1f", "zz:ae:00:00:01:1f"] {
+        for bad in [
+            "",
+            "02:ae:00:00:01",
+            "02:ae:00:00:01:1f:00",
+            "2:ae:00:00:01:1f",
+            "zz:ae:00:00:01:1f",
+            "+2:ae:00:00:01:1f",
+        ] {
             assert_eq!(bad.parse::<Mac>(), Err(NotAMac), "{bad}");
         }
     }
