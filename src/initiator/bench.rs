@@ -580,3 +580,37 @@ fn asked(ask: Ask) -> String {
         Ask::Write { lba, count, .. } => format!("write of {} at LBA {lba}", size(u64::from(count) * 512)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_terminal_the_progress_is_a_line_now_and_then() {
+        let mut notes = Vec::new();
+        let mut display =
+            Display { bar: None, notes: &mut notes, duration: 60 * SECOND, due: 0, said: 0, last: (0, 0, 0) };
+        let progress = |phase, completed| Progress {
+            phase,
+            completed,
+            bytes: completed * 1_000_000,
+            retransmits: 3,
+            errors: 0,
+            bad: 0,
+            read_back: (5, 9),
+        };
+        for tenth in 0..=60 {
+            let now = tenth * SECOND / 10;
+            if display.is_due(now) {
+                display.show(now, &progress(Phase::Loading, 10 * tenth)).unwrap();
+            }
+        }
+        display.show(20 * SECOND, &progress(Phase::ReadingBack, 600)).unwrap();
+        display.end();
+        let text = String::from_utf8(notes).unwrap();
+        assert_eq!(
+            text,
+            "5 s: 100 IOPS, 100.0 MB/s, 3 resent\n20 s: reading back 5 of 9 sectors, 3 resent\n"
+        );
+    }
+}

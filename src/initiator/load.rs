@@ -434,7 +434,12 @@ impl Load {
         let Ticket { lba, count, .. } = ticket;
         let state = &mut self.luns[ticket.lun];
         state.outstanding -= 1;
-        let data = match reply.result(completed.ask) {
+        let kept = |data: &[u8]| {
+            // What was cut off on the way in was not compared; that must not pass for good.
+            let whole = state.ledger.is_none() || ticket.write || data.len() == usize::from(count) * SECTOR;
+            if whole { Ok(()) } else { Err(Failure::Cut) }
+        };
+        let data = match reply.result(completed.ask).and_then(|data| kept(data).map(|()| data)) {
             Ok(data) => data,
             Err(failure) => {
                 *state.report.errors.entry(failure).or_default() += 1;

@@ -221,14 +221,11 @@ impl Port {
         };
         for buffer in 0..taken {
             let stored = self.inbox.stored(buffer);
-            let wanted = match self.options.vlan {
-                // Priority tags carry VLAN 0 and count as untagged.
-                None => {
-                    stored.vlan.is_none_or(|tci| tci & 0x0fff == 0)
-                        && self.inbox.kind(buffer) != PACKET_OTHERHOST
-                }
-                Some(vlan) => stored.vlan.is_some_and(|tci| tci & 0x0fff == vlan),
-            };
+            let vlan = stored.vlan.map_or(0, |tci| tci & 0x0fff);
+            // Priority tags carry VLAN 0 and count as untagged. To a socket for one EtherType a frame of another
+            // VLAN looks like somebody else's.
+            let wanted =
+                self.inbox.kind(buffer) != PACKET_OTHERHOST && vlan == self.options.vlan.unwrap_or(0);
             if wanted {
                 self.arrivals.push(stored);
             }

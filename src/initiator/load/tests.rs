@@ -424,3 +424,27 @@ fn a_stop_before_the_time_drains_and_reads_back() {
     assert!(outcome.luns[0].read_back > 0);
     assert_eq!(outcome.luns[0].read_back, outcome.luns[0].totals.unwrap().written);
 }
+
+#[test]
+fn data_that_was_not_kept_is_no_verified_data() {
+    let mut load = Load::new(plan(Mode::Verify, 14, 100), &luns(1, 1, 1));
+    let mut world = World::new(14, 1, Faults::default());
+    let mut cut = 0;
+    while cut < 20 {
+        load.turn(world.now);
+        for frame in outgoing(&mut load, usize::MAX) {
+            world.post(true, &frame);
+        }
+        let Some((at, to_target, frame)) = world.wire.pop() else { break };
+        world.now = at.0.0;
+        if to_target {
+            world.serve(&frame);
+        } else {
+            cut += u64::from(frame.len() > 500);
+            let bytes = &frame[..frame.len().min(500)];
+            load.take(world.now, Arrival { bytes, length: frame.len(), vlan: None });
+        }
+    }
+    assert_eq!(load.luns[0].report.errors[&Failure::Cut], 20);
+    assert_eq!(load.luns[0].report.reads.completed, 0);
+}
