@@ -327,17 +327,17 @@ fn bench_finds_foreign_data() {
     let (exit, report, _) = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                file.write_all_at(b"gotcha", 1000 * 512 + 77).unwrap();
+                file.write_all_at(b"gotcha", 100 * 512 + 77).unwrap();
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
-        let result = net.bench("7.0 --mode verify --destroy-data --seconds 1");
+        let result = net.bench("7.0 --mode verify --destroy-data --seconds 1 --span 64K");
         done.store(true, Ordering::Relaxed);
         result.unwrap()
     });
     assert_eq!((exit, &report["ok"]), (Exit::Problem, &false.into()), "{report:#}");
     let bad = &report["mismatches"][0];
-    assert_eq!((&bad["lba"], &bad["offset"], &bad["address"]), (&1000.into(), &77.into(), &"7.0".into()));
+    assert_eq!((&bad["lba"], &bad["offset"], &bad["address"]), (&100.into(), &77.into(), &"7.0".into()));
     assert_eq!(bad["got"], u64::from(b'g'));
 }
 
@@ -359,10 +359,10 @@ fn bench_gives_up_on_a_target_that_dies() {
     let id = net.blades[0].id();
     let (exit, report, _) = std::thread::scope(|scope| {
         scope.spawn(move || {
-            std::thread::sleep(Duration::from_millis(700));
+            std::thread::sleep(Duration::from_millis(1500));
             must(&format!("kill -STOP {id}"));
         });
-        net.bench("7.0 --seconds 2 --deadline 1").unwrap()
+        net.bench("7.0 --seconds 3 --deadline 1").unwrap()
     });
     assert_eq!(exit, Exit::Problem);
     let left = report["slots"][0]["left"].as_str().unwrap();
@@ -379,12 +379,12 @@ fn bench_survives_a_cable_that_is_pulled_for_a_moment() {
     let ns = net.initiator.clone();
     let (exit, report, _) = std::thread::scope(|scope| {
         scope.spawn(move || {
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(1500));
             must(&format!("ip -n {ns} link set port down"));
             std::thread::sleep(Duration::from_millis(500));
             must(&format!("ip -n {ns} link set port up"));
         });
-        net.bench("7.0 --mode verify --destroy-data --seconds 2").unwrap()
+        net.bench("7.0 --mode verify --destroy-data --seconds 3").unwrap()
     });
     assert_eq!(exit, Exit::Ok, "{report:#}");
     assert!(report["slots"][0]["retransmits"].as_u64().unwrap() > 0, "{report:#}");
