@@ -72,8 +72,9 @@ pub const RX_RING: u32 = 4096;
 pub const TX_RING: u32 = 2048;
 /// Chunks of one queue that receive: more than FILL holds, so that it stays full while requests are in flight.
 pub const RECEIVE_CHUNKS: u32 = 8192;
-/// Runs of one worker, for data that does not fit behind its header.
-pub const RUNS: u32 = 512;
+/// Runs of one worker, for data that does not fit behind its header: one for each request it holds and each reply the
+/// TX ring holds, so that they do not run out before those do.
+pub const RUNS: u32 = 2048;
 /// Chunks of one worker for frames it starts itself: announcements and answers to wildcards.
 pub const OWN_CHUNKS: u32 = 512;
 /// Frames taken from one RX ring in one turn.
@@ -102,6 +103,7 @@ const _: () = assert!(MAX_FRAGMENTS * 2048 > 9018 + VLAN_TAG, "a 9000-byte MTU m
 const _: () = assert!(FRAME_AT + VLAN_TAG + ETHERNET + AOE_HEADER + CONFIG_SECTION + CONFIG_STRING <= CHUNK);
 const _: () = assert!(FILL_RING.is_power_of_two() && RX_RING.is_power_of_two() && TX_RING.is_power_of_two());
 const _: () = assert!(RECEIVE_CHUNKS > FILL_RING);
+const _: () = assert!(RUNS as usize >= REQUESTS + TX_RING as usize / REPLY_PIECES);
 const _: () = assert!(BUFFER_COUNT >= 2, "Linux never attaches to a target that advertises less");
 const _: () = assert!(
     OWN_CHUNKS as usize > MAX_SLOT as usize + 1,

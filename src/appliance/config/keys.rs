@@ -182,7 +182,7 @@ pub const MEMORY: Table = Table {
         Key {
             name: "runs-per-worker",
             values: "1 to 65536 runs of 8192 bytes",
-            default: "512",
+            default: "2048",
             text: "Buffers of a worker for transfers of more than 7 sectors, and for those that come unaligned.",
         },
         Key {
@@ -259,7 +259,7 @@ pub const SPIN_US: std::ops::RangeInclusive<u16> = 0..=1000;
 /// Highest CPU number that the kernel's affinity masks of this program can name.
 pub const CPUS: std::ops::RangeInclusive<u16> = 0..=1023;
 
-const _: () = assert!(limits::RECEIVE_CHUNKS == 8192 && limits::RUNS == 512, "the defaults quoted above");
+const _: () = assert!(limits::RECEIVE_CHUNKS == 8192 && limits::RUNS == 2048, "the defaults quoted above");
 
 #[cfg(test)]
 mod tests {
