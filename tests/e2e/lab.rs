@@ -85,11 +85,11 @@ impl Lab {
         add.extend(end);
         add.push(&initiator);
         ip(&add);
-        for (namespace, interface, address) in
-            [(&target, TARGET, "198.18.0.1/30"), (&initiator, INITIATOR, "198.18.0.2/30")]
+        for (end, interface, address) in
+            [(End::Target, TARGET, "198.18.0.1/30"), (End::Initiator, INITIATOR, "198.18.0.2/30")]
         {
-            ip(&["-n", namespace, "address", "add", address, "dev", interface]);
-            ip(&["-n", namespace, "link", "set", interface, "up"]);
+            lab.ip(end, &["address", "add", address, "dev", interface]);
+            lab.ip(end, &["link", "set", interface, "up"]);
         }
         Some(lab)
     }
@@ -145,10 +145,12 @@ impl Lab {
         File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
-    /// `ip` in a namespace; returns what it printed.
+    /// `ip` in a namespace; returns what it printed. (`ip -n` would remount the root, which no chroot allows.)
     pub fn ip(&self, end: End, arguments: &[&str]) -> String {
-        let namespace = self.namespace(end);
-        ip(&[&["-n", &namespace], arguments].concat())
+        let mut command = Command::new("ip");
+        command.args(arguments);
+        self.enter(end, &mut command);
+        run(command).well().output
     }
 
     /// Whether an XDP program is attached to the target's interface.
@@ -203,12 +205,10 @@ fn setns(namespace: &File) -> io::Result<()> {
     }
 }
 
-fn ip(arguments: &[&str]) -> String {
+fn ip(arguments: &[&str]) {
     let mut command = Command::new("ip");
     command.args(arguments);
-    let done = run(command);
-    assert!(done.status.success(), "ip {arguments:?}: {done}");
-    done.output
+    run(command).well();
 }
 
 /// How a process ended and what it said.
