@@ -10,13 +10,15 @@ use crate::net::Queue;
 use crate::protocol::Address;
 use crate::storage::{Sleep, Storage};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Longest sleep of a worker that waits for nothing.
 const SLEEP: Duration = Duration::from_secs(1);
+/// How long the threads may take to let go of rings and sockets; a storage gives a device 2 s of it.
+const LETTING_GO: Duration = Duration::from_secs(5);
 /// Sleep of a worker that waits for chunks which the kernel returns without waking anybody.
 const STARVED_SLEEP: Duration = Duration::from_millis(1);
 
@@ -73,6 +75,17 @@ struct Status {
     idle: AtomicBool,
     /// Turns that did something.
     activity: AtomicU64,
+    /// The kernel's number of the thread; 0 until it runs.
+    thread: AtomicI32,
+}
+
+impl Status {
+    /// Whether the kernel still has the thread. Rust calls it finished once its closure has returned; but the kernel
+    /// keeps it, and whoever joins it, until its io_uring has let go of a hanging device.
+    fn is_held(&self) -> bool {
+        let thread = self.thread.load(Ordering::Acquire);
+        std::path::Path::new(&format!("/proc/self/task/{thread}")).exists()
+    }
 }
 
 /// What a worker leaves behind.
@@ -89,7 +102,8 @@ pub struct Report {
 struct Member {
     id: WorkerId,
     status: Arc<Status>,
-    thread: JoinHandle<Report>,
+    report: mpsc::Receiver<Report>,
+    thread: JoinHandle<()>,
 }
 
 /// All workers of a region.
@@ -105,6 +119,8 @@ pub struct Ended {
     pub reports: Vec<Report>,
     /// Workers that panicked: a defect.
     pub died: Vec<WorkerId>,
+    /// Workers whose threads the kernel keeps, because a device hangs; the process cannot end before it answers.
+    pub held: Vec<WorkerId>,
     /// Whether everything in flight had ended before.
     pub drained: bool,
 }
@@ -136,19 +152,24 @@ impl Crew {
         let id = plan.id;
         let status = Arc::new(Status::default());
         let (ready, started) = mpsc::sync_channel(1);
+        let (sender, report) = mpsc::sync_channel(1);
         let body = {
             let status = Arc::clone(&status);
             move || {
+                status.thread.store(rustix::thread::gettid().as_raw_pid(), Ordering::Release);
                 let worker = match start(plan, queues, seat, storage) {
                     Ok(worker) => worker,
                     Err(error) => {
                         // The receiver waits for exactly this.
                         let _ = ready.send(Err(error));
-                        return Report { worker: id, census: Census::default(), busy: Vec::new() };
+                        return;
                     }
                 };
                 let _ = ready.send(Ok(()));
-                run(id, worker, seat, &status)
+                let worker = run(worker, seat, &status);
+                // Before the worker lets go of its ring, for that takes as long as a device hangs.
+                let _ =
+                    sender.send(Report { worker: id, census: worker.census(), busy: worker.busy_slots() });
             }
         };
         let thread = std::thread::Builder::new()
@@ -157,7 +178,7 @@ impl Crew {
             .map_err(|source| SpawnError::Thread { worker: id.0, source })?;
         match started.recv() {
             Ok(Ok(())) => {
-                self.members.push(Member { id, status, thread });
+                self.members.push(Member { id, status, report, thread });
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -200,7 +221,8 @@ impl Crew {
             && self.activity() == before
     }
 
-    /// Waits until everything in flight has been answered, at most for `patience`, and ends all workers.
+    /// Waits until everything in flight has been answered, at most for `patience`, and ends all workers. The kernel lets
+    /// a thread go only when its device has answered; such a one is left behind and named.
     #[must_use]
     pub fn end(mut self, patience: Duration) -> Ended {
         self.tell(Control::Drain);
@@ -211,11 +233,25 @@ impl Crew {
             drained = self.is_quiet();
         }
         self.tell(Control::Exit);
-        let mut ended = Ended { reports: Vec::new(), died: Vec::new(), drained };
+        let mut ended = Ended { reports: Vec::new(), died: Vec::new(), held: Vec::new(), drained };
+        let deadline = Instant::now() + LETTING_GO;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let mut threads = Vec::new();
         for member in std::mem::take(&mut self.members) {
-            match member.thread.join() {
-                Ok(report) => ended.reports.push(report),
-                Err(_) => ended.died.push(member.id),
+            // No report: it panicked, or hangs in the kernel, which its thread then shows.
+            if let Ok(report) = member.report.recv_timeout(left()) {
+                ended.reports.push(report);
+            }
+            threads.push((member.id, member.status, member.thread));
+        }
+        for (id, status, thread) in threads {
+            while status.is_held() && !left().is_zero() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if status.is_held() {
+                ended.held.push(id);
+            } else if thread.join().is_err() {
+                ended.died.push(id);
             }
         }
         ended
@@ -251,12 +287,8 @@ fn start<Q: Queue, S: Storage, E>(
     Ok(Worker::new(plan, queues, storage)?)
 }
 
-fn run<Q: Queue, S: Storage + Sleep>(
-    id: WorkerId,
-    mut worker: Worker<Q, S>,
-    seat: Seat,
-    status: &Status,
-) -> Report {
+/// Turns until the worker is told to exit, and gives it back.
+fn run<Q: Queue, S: Storage + Sleep>(mut worker: Worker<Q, S>, seat: Seat, status: &Status) -> Worker<Q, S> {
     let mut quiet_since = None;
     let mut stalls = 0u32;
     loop {
@@ -270,7 +302,7 @@ fn run<Q: Queue, S: Storage + Sleep>(
         }
         status.idle.store(worker.is_idle(), Ordering::Release);
         if worker.told_to_exit() {
-            return Report { worker: id, census: worker.census(), busy: worker.busy_slots() };
+            return worker;
         }
         // Something waits that only we can move on: try again at once, and let others in who may have to help. When
         // that goes on - a driver that neither takes frames nor asks to be woken - give the CPU back in between.
