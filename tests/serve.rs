@@ -4,7 +4,6 @@
 mod namespace;
 
 use namespace::{INITIATOR, Station, TARGET, alone, eventually, ip, veth};
-use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -18,11 +17,12 @@ fn images(names: &[&str]) -> tempfile::TempDir {
     dir
 }
 
-/// A running binary; killed when the test ends before it does.
-struct Served(Child);
+/// A running binary and what it says; killed when the test ends before it does.
+struct Served(Child, tempfile::NamedTempFile);
 
 impl Served {
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let log = tempfile::NamedTempFile::new().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_xshelf"))
             .arg("serve")
             .args(arguments)
@@ -31,10 +31,10 @@ impl Served {
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(log.reopen().unwrap())
             .spawn()
             .expect("the binary runs");
-        Self(child)
+        Self(child, log)
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -42,11 +42,15 @@ impl Served {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// What it has said on standard error.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.1.path()).unwrap()
+    }
+
     /// Waits for its end: exit code and standard error.
-    fn end(mut self) -> (i32, String) {
-        let mut text = String::new();
-        self.0.stderr.take().expect("piped").read_to_string(&mut text).unwrap();
-        (self.0.wait().unwrap().code().expect("it exits by itself"), text)
+    fn end(&mut self) -> (i32, String) {
+        let code = self.0.wait().unwrap().code().expect("it exits by itself");
+        (code, self.log())
     }
 }
 
@@ -98,7 +102,7 @@ fn a_start_announces_and_a_stop_accounts_for_every_frame() {
         // Twice: the first one leaves nothing that hinders the second.
         for workers in ["1", "3"] {
             let station = Station::on(INITIATOR);
-            let served = Served::start(&["--interface", TARGET, "--workers", workers, &a, &b], &[]);
+            let mut served = Served::start(&["--interface", TARGET, "--workers", workers, &a, &b], &[]);
             assert_eq!(announced(&station, 2), ["7.0", "8.3"]);
             assert!(has_program(TARGET));
             served.signal(rustix::process::Signal::TERM);
@@ -146,7 +150,7 @@ fn systemd_is_told() {
             ("WATCHDOG_USEC", "100000"),
             ("JOURNAL_STREAM", "1:2"),
         ];
-        let served = Served::start(&["--interface", TARGET, &slot], &environment);
+        let mut served = Served::start(&["--interface", TARGET, &slot], &environment);
         let ready = next();
         assert!(ready.starts_with("READY=1\nSTATUS=serving 7.0 ["), "{ready}");
         assert_eq!(next(), "WATCHDOG=1\n");
@@ -211,7 +215,7 @@ fn what_cannot_be_served_is_refused_and_leaves_nothing() {
         // After all this it can still be served; and then not twice.
         let state = dir.path().join("state").display().to_string();
         let station = Station::on(INITIATOR);
-        let served = Served::start(&[on[0], on[1], "--state-dir", &state, &a], &[]);
+        let mut served = Served::start(&[on[0], on[1], "--state-dir", &state, &a], &[]);
         assert_eq!(announced(&station, 1), ["7.0"]);
         let text = self::refused(&[on[0], on[1], &b], 3);
         assert!(text.contains("another XDP program is attached"), "{text}");
@@ -244,7 +248,7 @@ fn a_configuration_file_and_arguments_serve_alike() {
         ];
         let lines = ways.map(|arguments| {
             let station = Station::on(INITIATOR);
-            let served = Served::start(arguments, &[]);
+            let mut served = Served::start(arguments, &[]);
             announced(&station, 1);
             served.signal(rustix::process::Signal::TERM);
             let (code, text) = served.end();
@@ -265,12 +269,156 @@ fn a_killed_process_leaves_no_program_behind() {
         let slot = format!("7.0={}", dir.path().join("a").display());
         for _ in 0..2 {
             let station = Station::on(INITIATOR);
-            let served = Served::start(&["--interface", TARGET, &slot], &[]);
+            let mut served = Served::start(&["--interface", TARGET, &slot], &[]);
             announced(&station, 1);
             assert!(has_program(TARGET));
             served.signal(rustix::process::Signal::KILL);
             drop(served);
             eventually("the program is gone with its process", || !has_program(TARGET));
         }
+    });
+}
+
+/// A file system of its own in a file, which can be frozen: what is written to it then hangs, as on a dead disk.
+struct Freezer {
+    dir: tempfile::TempDir,
+    frozen: bool,
+}
+
+impl Freezer {
+    /// `None`, with the reason said, where that cannot be had.
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let freezer = Self { dir, frozen: false };
+        let image = freezer.dir.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        let (image, at) = (image.display().to_string(), freezer.at());
+        std::fs::create_dir(&at).unwrap();
+        for command in [&["mkfs.ext4", "-q", "-F", &image][..], &["mount", "-o", "loop", &image, &at]] {
+            if let Err(e) = run(command) {
+                println!("SKIPPED: no file system to freeze: {e}");
+                return None;
+            }
+        }
+        std::fs::File::create(freezer.dir.path().join("at/disk")).unwrap().set_len(1 << 20).unwrap();
+        Some(freezer)
+    }
+
+    fn at(&self) -> String {
+        self.dir.path().join("at").display().to_string()
+    }
+
+    fn freeze(&mut self) {
+        run(&["fsfreeze", "--freeze", &self.at()]).unwrap();
+        self.frozen = true;
+    }
+
+    fn thaw(&mut self) {
+        if std::mem::take(&mut self.frozen) {
+            run(&["fsfreeze", "--unfreeze", &self.at()]).unwrap();
+        }
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.thaw();
+        // Busy as long as a killed process is on its way out.
+        for _ in 0..100 {
+            if run(&["umount", &self.at()]).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn run(command: &[&str]) -> Result<(), String> {
+    let output = Command::new(command[0])
+        .args(&command[1..])
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .output()
+        .map_err(|e| format!("{}: {e}", command[0]))?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// An ATA command for sector 0 of slot 7.0: a write (34h) of one sector, or a read (24h).
+fn command(write: bool) -> Vec<u8> {
+    let mut frame = namespace::request(namespace::TARGET_MAC, 7, 24);
+    (frame[18], frame[19]) = (0, 0);
+    frame.extend([if write { 0x41 } else { 0x40 }, 0, 1, if write { 0x34 } else { 0x24 }]);
+    // The read is of another sector, so that it does not wait for the write.
+    frame.extend([if write { 0 } else { 9 }, 0, 0, 0, 0, 0, 0, 0]);
+    if write {
+        frame.extend([0x5a; 512]);
+    }
+    frame
+}
+
+/// A binary whose device hangs. The device has to answer before the kernel lets the process go.
+struct Hung {
+    freezer: Freezer,
+    served: Served,
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        self.freezer.thaw();
+        // Gone before its file system is; that it has ended already is no matter.
+        let _ = self.served.0.kill();
+        let _ = self.served.0.wait();
+    }
+}
+
+/// Serves a slot whose device takes no writes, with one write in flight, and asks it to stop. `None` is a test skipped.
+fn hung() -> Option<Hung> {
+    veth(1500, 1, 1);
+    let mut freezer = Freezer::new()?;
+    let station = Station::on(INITIATOR);
+    let slot = format!("7.0={}/disk", freezer.at());
+    let mut served = Served::start(&["--interface", TARGET, &slot], &[]);
+    announced(&station, 1);
+    freezer.freeze();
+    station.send(&command(true));
+    station.send(&command(false));
+    // Frames are taken in order, so the write is in flight when the read is answered.
+    let answer = station.expect();
+    assert_eq!((answer[14], answer[27], answer.len()), (0x18, 0x40, 36 + 512));
+    served.signal(rustix::process::Signal::TERM);
+    Some(Hung { freezer, served })
+}
+
+#[test]
+fn a_device_that_hangs_is_named_when_the_patience_ends() {
+    alone(|| {
+        let Some(mut hung) = hung() else { return };
+        eventually("it names the slot", || hung.served.log().contains("slot 7.0 still had 1 command"));
+        hung.freezer.thaw();
+        let (code, text) = hung.served.end();
+        assert_eq!(code, 1, "{text}");
+        // They are accounted for, though one is with the disk.
+        let conserved =
+            text.lines().find_map(|l| l.split_once("frames conserved: ")).expect("conservation").1;
+        let (found, of) = conserved.split_once(" of ").expect("N of N");
+        assert_eq!(found, of);
+    });
+}
+
+#[test]
+fn the_second_signal_ends_it_at_once() {
+    alone(|| {
+        let Some(mut hung) = hung() else { return };
+        eventually("it stops", || hung.served.log().contains("stopping: "));
+        hung.served.signal(rustix::process::Signal::TERM);
+        let status = format!("/proc/{}/status", hung.served.0.id());
+        // The kernel keeps the shell of the process as long as the disk hangs, and nothing runs in it any more.
+        eventually("its main thread has ended", || {
+            std::fs::read_to_string(&status).is_ok_and(|s| s.contains("State:\tZ"))
+        });
+        hung.freezer.thaw();
+        let (code, text) = hung.served.end();
+        assert_eq!(code, 1, "{text}");
+        assert!(!text.contains("frames"), "{text}");
+        eventually("the program is gone with its process", || !has_program(TARGET));
     });
 }

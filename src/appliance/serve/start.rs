@@ -336,6 +336,7 @@ impl Appliance {
             busy: busy.into_iter().map(|(address, commands)| (address.to_string(), commands)).collect(),
             drained: ended.drained,
             died: ended.died.len(),
+            held: ended.held.len(),
             patience,
             interfaces: ports.iter().map(|port| port.facts.name.clone()).collect(),
             totals: watch::totals(&counters),
@@ -658,6 +659,8 @@ pub struct Stopped {
     pub drained: bool,
     /// Workers that died.
     pub died: usize,
+    /// Workers that the kernel keeps until their device answers.
+    pub held: usize,
     /// How long was waited at most.
     pub patience: Duration,
     /// Interfaces that were served on.
@@ -682,7 +685,8 @@ impl Stopped {
         }
         for (slot, commands) in &self.busy {
             tracing::error!(
-                "slot {slot} still had {commands} commands in flight after {} s; its device may hang",
+                "slot {slot} still had {commands} command{} in flight after {} s; its device may hang",
+                if *commands == 1 { "" } else { "s" },
                 self.patience.as_secs()
             );
         }
@@ -697,10 +701,21 @@ impl Stopped {
         let (counted, expected) = (self.counted, self.expected);
         if counted == expected && self.leaked == 0 {
             tracing::info!("frames conserved: {counted} of {expected}");
+        } else if self.leaked == 0 && !self.drained && counted < expected {
+            // A worker that ends takes no more mail.
+            tracing::warn!(
+                "{counted} of {expected} frames found; the others were on their way between workers"
+            );
         } else {
             tracing::error!(
                 "frames lost: {counted} of {expected} found, {} dropped; this is a defect, please report it",
                 self.leaked
+            );
+        }
+        if self.held > 0 {
+            tracing::error!(
+                "the kernel keeps {} threads of this process until their device answers; it cannot be killed before",
+                self.held
             );
         }
         tracing::info!("stopped; XDP program taken off {}", self.interfaces.join(", "));
@@ -734,6 +749,7 @@ mod tests {
             busy: vec![],
             drained: true,
             died: 0,
+            held: 0,
             patience: Duration::from_secs(10),
             interfaces: vec![],
             totals: String::new(),
