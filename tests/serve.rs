@@ -269,7 +269,7 @@ fn a_killed_process_leaves_no_program_behind() {
         let slot = format!("7.0={}", dir.path().join("a").display());
         for _ in 0..2 {
             let station = Station::on(INITIATOR);
-            let mut served = Served::start(&["--interface", TARGET, &slot], &[]);
+            let served = Served::start(&["--interface", TARGET, &slot], &[]);
             announced(&station, 1);
             assert!(has_program(TARGET));
             served.signal(rustix::process::Signal::KILL);
@@ -376,7 +376,7 @@ fn hung() -> Option<Hung> {
     let mut freezer = Freezer::new()?;
     let station = Station::on(INITIATOR);
     let slot = format!("7.0={}/disk", freezer.at());
-    let mut served = Served::start(&["--interface", TARGET, &slot], &[]);
+    let served = Served::start(&["--interface", TARGET, &slot], &[]);
     announced(&station, 1);
     freezer.freeze();
     station.send(&command(true));
