@@ -133,14 +133,14 @@ impl Region {
     }
 
     fn span(&self, index: u32, chunks: usize, offset: usize, len: usize) -> (NonNull<u8>, usize) {
-        let room = chunks * limits::CHUNK;
+        // A token of another region could name a chunk that is not here: none of its bytes are.
+        let start = (index as usize * limits::CHUNK).min(self.len());
+        let room = (chunks * limits::CHUNK).min(self.len() - start);
         // A bad range is cut, not followed: lengths from a descriptor are never trusted to be in bounds.
         let offset = offset.min(room);
         let len = len.min(room - offset);
-        let at = index as usize * limits::CHUNK + offset;
-        debug_assert!(at + len <= self.len());
-        // SAFETY: tokens are minted and adopted only inside the region, so `at + len` is inside it.
-        (unsafe { self.base.add(at) }, len)
+        // SAFETY: `start + room` was cut to the length of the region, and `offset + len` to `room`.
+        (unsafe { self.base.add(start + offset) }, len)
     }
 
     /// Bytes of a chunk; cut at its end.
@@ -211,6 +211,15 @@ mod tests {
         assert!(region.adopt(address).is_err());
         assert!(region.adopt(1 << 60).is_err());
         let _ = region.lend(chunk);
+    }
+
+    #[test]
+    fn a_token_of_another_region_reaches_nothing() {
+        let (large, small) = (Region::heap(9), Region::heap(1));
+        let mut chunk = large.mint(8).unwrap();
+        assert_eq!(small.bytes(&chunk, 0, 4096).len(), 0);
+        assert_eq!(small.bytes_mut(&mut chunk, 10, 4096).len(), 0);
+        let _ = large.lend(chunk);
     }
 
     #[test]
