@@ -2,7 +2,8 @@
 //!
 //! Not here: recognising duplicates, or the frames that wait. A retransmitted write carries a new tag, so a late copy
 //! could otherwise overtake a newer write to the same sectors and undo it.
-//! Invariant: of two overlapping commands of which one writes, the later runs only after the earlier has ended.
+//! Invariant: of two overlapping commands of which one writes, and of two flushes, the later runs only after the
+//! earlier has ended.
 
 use super::command::{Access, Io};
 
@@ -21,13 +22,17 @@ struct Entry {
     first: u64,
     /// First sector behind it.
     end: u64,
-    writes: bool,
+    access: Access,
     running: bool,
 }
 
 impl Entry {
     const fn conflicts(&self, other: &Self) -> bool {
-        (self.writes || other.writes) && self.first < other.end && other.first < self.end
+        match (self.access, other.access) {
+            (Access::Flush, Access::Flush) => true,
+            (Access::Write, _) | (_, Access::Write) => self.first < other.end && other.first < self.end,
+            _ => false,
+        }
     }
 }
 
@@ -40,11 +45,12 @@ pub struct Order {
 impl Order {
     /// Enters a command under the caller's name for it, which must not be in use.
     ///
-    /// A flush has no range: it promises what was answered before it, and an answered write has ended.
+    /// A flush has no range: it promises what was answered before it, and an answered write has ended. Flushes run one
+    /// after the other, because the kernel reports lost data once: of two at the same time one would hear of it, and the
+    /// other could be answered first, as if all were well.
     pub fn begin(&mut self, ticket: u32, io: Io) -> Turn {
         let end = io.lba + u64::from(io.count);
-        let mut new =
-            Entry { ticket, first: io.lba, end, writes: io.access == Access::Write, running: false };
+        let mut new = Entry { ticket, first: io.lba, end, access: io.access, running: false };
         new.running = !self.entries.iter().any(|e| e.conflicts(&new));
         self.entries.push(new);
         if new.running { Turn::Run } else { Turn::Wait }
@@ -111,6 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn flushes_run_one_after_the_other() {
+        let mut order = Order::default();
+        assert_eq!(order.begin(1, io(Access::Flush, 0, 0)), Turn::Run);
+        assert_eq!(order.begin(2, io(Access::Flush, 0, 0)), Turn::Wait);
+        assert_eq!(
+            order.begin(3, io(Access::Write, 0, 8)),
+            Turn::Run,
+            "a flush waits for no write, nor a write for it"
+        );
+        let mut ran = Vec::new();
+        order.end(1, |t| ran.push(t));
+        assert_eq!(ran, [2]);
+    }
+
+    #[test]
     fn reads_run_side_by_side() {
         let mut order = Order::default();
         for ticket in 0..10 {
@@ -128,8 +149,10 @@ mod tests {
             let free = |model: &[(u32, Io)], at: usize| {
                 let (_, b) = model[at];
                 !model[..at].iter().any(|&(_, a)| {
-                    (a.access == Access::Write || b.access == Access::Write)
-                        && a.lba < b.lba + u64::from(b.count) && b.lba < a.lba + u64::from(a.count)
+                    (a.access == Access::Flush && b.access == Access::Flush)
+                        || (a.access == Access::Write || b.access == Access::Write)
+                            && a.lba < b.lba + u64::from(b.count)
+                            && b.lba < a.lba + u64::from(a.count)
                 })
             };
             for (ticket, (kind, lba, count, end, which)) in script.into_iter().enumerate() {

@@ -619,13 +619,16 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         let slot = &mut self.slots[usize::from(request.slot)];
         slot.order.end(ticket.0, |next| self.ready.push_back(next));
         let outcome = match result {
+            // The kernel reports the loss of cached data once, to whichever command asks first: after one failed, the
+            // success of another that changes the medium proves nothing.
+            Ok(()) if slot.failed() && request.io.access != Access::Read => Outcome::FAULT,
             Ok(()) => Outcome::GOOD,
             Err(failure) => {
                 self.counters.count(Counter::DiskErrors);
                 outcome_of(slot, request.io, failure)
             }
         };
-        let good = result.is_ok();
+        let good = outcome == Outcome::GOOD;
         match request.io.access {
             Access::Read if good => self.counters.add(Counter::ReadBytes, request.io.bytes() as u64),
             Access::Write if good => self.counters.add(Counter::WrittenBytes, request.io.bytes() as u64),
@@ -685,8 +688,8 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             return self.send(shared, outgoing(request.queue, head, request.offset, len));
         }
         let data_at = request.admitted.data_at();
-        if port.pieces < limits::REPLY_PIECES {
-            // One piece a frame on this rung: the data has to stand behind its header.
+        if 1 + data.div_ceil(limits::CHUNK) > port.pieces {
+            // More pieces than a frame may have on this rung: the data has to stand behind its header.
             let room = frame.get_mut(data_at..data_at + data);
             let fits =
                 room.map(|room| room.copy_from_slice(shared.region.run_bytes(&run, 0, data))).is_some();

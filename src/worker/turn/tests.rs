@@ -303,6 +303,17 @@ fn a_rung_without_fragments_sends_one_piece() {
 }
 
 #[test]
+fn a_rung_of_two_pieces_sends_what_it_advertises() {
+    // A header chunk and one whole chunk of data: 8 sectors.
+    let mut world = World::new(&Shape { pieces: 2, sectors: 8, ..Shape::default() });
+    let reply = &world.ask(&read(0, 1, 3, 8))[0];
+    assert_eq!(reply.len(), 36 + 4096);
+    let want: Vec<u8> = (3..11).flat_map(|lba| fresh(0, lba)).collect();
+    assert!(reply[36..] == want);
+    assert_eq!(world.total(Counter::Copies), 0);
+}
+
+#[test]
 fn a_read_may_itself_be_long() {
     // Linux's path probe sends READ with payload over several chunks.
     let mut world = World::new(&Shape::default());
@@ -477,6 +488,51 @@ fn what_the_disk_fails_is_an_ata_status() {
         );
         assert_eq!(world.ask(&read(0, 4, 0, 1))[0][27], 0x40, "reads go on");
     }
+}
+
+#[test]
+fn after_a_failure_nothing_in_flight_is_answered_as_durable() {
+    // The kernel reports lost data once. Whatever asks again at the same time hears that all is well.
+    let flush = |tag| ata(0, tag, 0xea, 0, 0, &[]);
+    for (verb, frames) in [
+        (Verb::Flush, [flush(1), flush(2), flush(3)]),
+        (
+            Verb::Write,
+            [write(0, 1, 0, &data(1, 1)), write(0, 2, 0, &data(2, 1)), write(0, 3, 8, &data(3, 1))],
+        ),
+    ] {
+        let mut world = World::new(&Shape::default());
+        let storage = world.workers[0].storage_mut();
+        storage.schedule(Schedule::Held);
+        storage.fail(FileId(0), verb, Fault::once(Failure::Errno(libc::EIO)));
+        for frame in &frames {
+            world.send(0, frame);
+        }
+        world.send(0, &read(0, 4, 16, 1));
+        world.turn();
+        while !world.workers[0].is_idle() {
+            world.workers[0].storage_mut().release(1);
+            world.turn();
+        }
+        let mut status: Vec<_> = world.replies(0).iter().map(|r| (tag_of(r), r[27])).collect();
+        status.sort_unstable();
+        assert_eq!(status, [(1, 0x61), (2, 0x61), (3, 0x61), (4, 0x40)], "{verb:?}");
+        world.accounted();
+    }
+}
+
+#[test]
+fn of_two_flushes_the_second_waits_for_what_the_first_finds() {
+    let mut world = World::new(&Shape::default());
+    let storage = world.workers[0].storage_mut();
+    storage.schedule(Schedule::Reversed);
+    storage.fail(FileId(0), Verb::Flush, Fault::once(Failure::Errno(libc::EIO)));
+    for tag in 1..=2 {
+        world.send(0, &ata(0, tag, 0xea, 0, 0, &[]));
+    }
+    world.settle();
+    let status: Vec<_> = world.replies(0).iter().map(|r| r[27]).collect();
+    assert_eq!(status, [0x61, 0x61]);
 }
 
 #[test]
