@@ -214,10 +214,13 @@ impl Crew {
     /// Whether nothing is in flight, in a worker or between two.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        // A worker that was idle when we looked may have got a message since; then somebody has been active.
+        // A worker that was idle when we looked may have got a message since. Then it is in the turn that took it, and
+        // not idle, or that turn has counted as activity.
+        let idle = || self.members.iter().all(|m| m.status.idle.load(Ordering::Acquire));
         let before = self.activity();
-        self.members.iter().all(|m| m.status.idle.load(Ordering::Acquire))
+        idle()
             && self.shared.posts.iter().all(|post| post.pending() == 0)
+            && idle()
             && self.activity() == before
     }
 
@@ -292,8 +295,9 @@ fn run<Q: Queue, S: Storage + Sleep>(mut worker: Worker<Q, S>, seat: Seat, statu
     let mut quiet_since = None;
     let mut stalls = 0u32;
     loop {
+        // Before the turn: what it takes from a ring counts nowhere else until it is in a request.
+        status.idle.store(false, Ordering::Release);
         if worker.turn() {
-            status.idle.store(false, Ordering::Release);
             status.activity.fetch_add(1, Ordering::AcqRel);
             (quiet_since, stalls) = (None, 0);
             if !worker.told_to_exit() {

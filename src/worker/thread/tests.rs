@@ -1,7 +1,8 @@
 use super::*;
-use crate::frame::{Layout, PortId, QueueId, Region, WorkerShare};
+use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerShare};
 use crate::limits;
 use crate::net::memory::{MemoryConfig, MemoryQueue, Wire};
+use crate::net::{Flushed, Lent};
 use crate::protocol::Mac;
 use crate::shelf::{Routes, SlotFacts};
 use crate::storage::memory::MemoryStorage;
@@ -47,6 +48,15 @@ impl Sleep for Resting {
 }
 
 fn crew(workers: u16, disk_capacity: usize) -> (Crew, Wire, Vec<Arc<Counters>>, Arc<Shared>) {
+    crew_on(workers, disk_capacity, |queue| queue)
+}
+
+/// The same, with something around the queue.
+fn crew_on<Q: Queue + Send + 'static>(
+    workers: u16,
+    disk_capacity: usize,
+    around: impl FnOnce(MemoryQueue) -> Q,
+) -> (Crew, Wire, Vec<Arc<Counters>>, Arc<Shared>) {
     let shares: Vec<_> = (0..workers)
         .map(|w| WorkerShare {
             receive: if w == 0 { vec![(QueueId(0), 64)] } else { vec![] },
@@ -67,7 +77,7 @@ fn crew(workers: u16, disk_capacity: usize) -> (Crew, Wire, Vec<Arc<Counters>>, 
         posts: (0..workers).map(|_| WorkerPost::for_chunks(chunks).unwrap()).collect(),
     });
     let (queue, wire) = MemoryQueue::new(QueueId(0), region, MemoryConfig::default());
-    let mut queue = Some(queue);
+    let mut queue = Some(around(queue));
     let mut crew = Crew::new(Arc::clone(&shared));
     let mut counters = Vec::new();
     for w in 0..workers {
@@ -188,6 +198,63 @@ fn a_port_that_takes_nothing_costs_no_cpu() {
     let flushes = wire.counts().flushes - before;
     assert!(flushes < 5_000, "{flushes} turns without effect");
     wire.set_transmission(Transmission::Open);
+    let ended = crew.end(Duration::from_secs(60));
+    assert!(ended.drained);
+    assert_eq!(wire.take_all().len(), 1);
+}
+
+/// A queue that stops its worker in the middle of a turn, as often as it is told to.
+struct Gated(MemoryQueue, std::sync::mpsc::Receiver<std::sync::mpsc::SyncSender<()>>);
+
+impl Queue for Gated {
+    fn id(&self) -> QueueId {
+        self.0.id()
+    }
+    fn receive(&mut self, most: usize, sink: &mut dyn FnMut(Frame), torn: &mut dyn FnMut(Chunk)) -> usize {
+        let taken = self.0.receive(most, sink, torn);
+        if let Ok(inside) = self.1.try_recv() {
+            // Once to say that we are here, once to be let go.
+            let _ = inside.send(());
+            let _ = inside.send(());
+        }
+        taken
+    }
+    fn refill(&mut self, free: &mut Vec<Chunk>) -> usize {
+        self.0.refill(free)
+    }
+    fn transmit(&mut self, frame: Outgoing) -> Result<(), Outgoing> {
+        self.0.transmit(frame)
+    }
+    fn flush(&mut self) -> Flushed {
+        self.0.flush()
+    }
+    fn reclaim(&mut self, most: usize, sink: &mut dyn FnMut(Chunk)) -> usize {
+        self.0.reclaim(most, sink)
+    }
+    fn ready(&mut self) -> bool {
+        self.0.ready()
+    }
+    fn lent(&self) -> Lent {
+        self.0.lent()
+    }
+}
+
+#[test]
+fn a_worker_in_the_middle_of_a_turn_is_not_quiet() {
+    let (gate, told) = std::sync::mpsc::channel();
+    let (crew, wire, _, shared) = crew_on(1, 64, |queue| Gated(queue, told));
+    while !crew.is_quiet() {
+        std::thread::yield_now();
+    }
+    // A frame that has left RX and has become nothing yet.
+    wire.inject(&read(0, 1)).unwrap();
+    let (inside, entered) = std::sync::mpsc::sync_channel(0);
+    gate.send(inside).unwrap();
+    shared.posts[0].bell().ringer().wake();
+    entered.recv().unwrap();
+    let quiet = crew.is_quiet();
+    entered.recv().unwrap();
+    assert!(!quiet, "a stop would end it now, and its answer would never leave");
     let ended = crew.end(Duration::from_secs(60));
     assert!(ended.drained);
     assert_eq!(wire.take_all().len(), 1);
