@@ -44,7 +44,7 @@ fn worker() -> Option<(Worker<MemoryQueue, MemoryStorage>, Wire)> {
         region,
         layout,
         ports: vec![Port { name: "p0".into(), mac: PORT, sectors: 16, pieces: 3 }],
-        queues: vec![QueuePlace { port: PortId(0), worker: WorkerId(0) }],
+        queues: vec![QueuePlace { port: PortId(0), worker: WorkerId(0), transmits: true }],
         routes: Routes::new([(Address { shelf: 7, slot: 0 }, WorkerId(0))]).ok()?,
         posts,
     });

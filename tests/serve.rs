@@ -131,6 +131,33 @@ fn a_start_announces_and_a_stop_accounts_for_every_frame() {
 }
 
 #[test]
+fn a_port_with_fewer_queues_to_transmit_serves_by_those() {
+    alone(|| {
+        // Worker 1 receives from queue 1, which the kernel binds and never transmits from.
+        ip(&format!(
+            "link add {TARGET} numrxqueues 2 numtxqueues 1 type veth peer name {INITIATOR} numrxqueues 1 numtxqueues 2"
+        ));
+        for name in [TARGET, INITIATOR] {
+            ip(&format!("link set dev {name} addrgenmode none up"));
+        }
+        let dir = images(&["a", "b"]);
+        let slot = |address: &str, name: &str, worker: u8| {
+            format!("{address}={},worker={worker}", dir.path().join(name).display())
+        };
+        let (a, b) = (slot("7.0", "a", 0), slot("7.1", "b", 1));
+        let station = Station::on(INITIATOR);
+        let served =
+            Served::start(&["--interface", TARGET, "--mode", "native", "--workers", "2", &a, &b], &[]);
+        assert_eq!(announced(&station, 2), ["7.0", "7.1"]);
+        served.signal(rustix::process::Signal::TERM);
+        let (code, text) = served.end();
+        assert_eq!(code, 0, "{text}");
+        let text = refused(&["--interface", TARGET, "--mode", "native", "--queues", "1-1", &a], 3);
+        assert!(text.contains("can only receive"), "{text}");
+    });
+}
+
+#[test]
 fn systemd_is_told() {
     alone(|| {
         veth(1500, 1, 1);

@@ -78,6 +78,12 @@ impl<Q: Queue> Lane<Q> {
         lent.transmit > 0 && self.free.is_empty() && lent.fill < limits::FILL_RING as usize / 2
     }
 
+    /// Whether transmitted chunks will come back soon, also without anybody being told.
+    #[must_use]
+    pub fn transmitting(&self) -> bool {
+        self.queue.lent().transmit > 0 && !matches!(self.flushed, Flushed::Down(_))
+    }
+
     /// Gives up every token at the end of the worker.
     pub fn retire(&mut self) {
         self.free.drain(..).for_each(Chunk::retire);

@@ -48,6 +48,10 @@ pub struct QueuePlace {
     pub port: PortId,
     /// The worker that receives from it.
     pub worker: WorkerId,
+    /// Whether it can transmit. A port may have fewer queues to transmit than to receive; in copy mode the kernel then
+    /// binds a socket to the others, but leaves what is on their TX rings there for ever and reports no error
+    /// (net/xdp/xsk.c, __xsk_generic_xmit).
+    pub transmits: bool,
 }
 
 /// A slot, for its owner.
@@ -81,6 +85,15 @@ impl Shared {
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&Port> {
         self.ports.get(usize::from(id.0))
+    }
+
+    /// The worker that sends what is to leave by the port of `place`, when no other can.
+    #[must_use]
+    pub fn transmitter(&self, place: QueuePlace) -> Option<WorkerId> {
+        if place.transmits {
+            return Some(place.worker);
+        }
+        self.queues.iter().find(|other| other.port == place.port && other.transmits).map(|other| other.worker)
     }
 
     /// The port a queue belongs to.

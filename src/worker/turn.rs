@@ -104,9 +104,11 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         let mut lane_of_port = vec![None; shared.ports.len()];
         for queue in queues {
             let free = shared.layout.mint(&shared.region, id, Pool::Receive(queue.id()))?;
-            let port = shared.queues.get(usize::from(queue.id().0)).map_or(PortId(0), |place| place.port);
-            if let Some(entry) = lane_of_port.get_mut(usize::from(port.0)) {
-                entry.get_or_insert(lanes.len());
+            if let Some(place) = shared.queues.get(usize::from(queue.id().0)).filter(|place| place.transmits)
+            {
+                if let Some(entry) = lane_of_port.get_mut(usize::from(place.port.0)) {
+                    entry.get_or_insert(lanes.len());
+                }
             }
             lanes.push(Lane::new(queue, free));
         }
@@ -159,7 +161,13 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
     pub fn starved(&self) -> bool {
         let core = &self.core;
         let to_send = !(core.wildcards.is_empty() && core.announcements.is_empty());
-        to_send || core.lanes.iter().any(|lane| lane.waiting() > 0 || lane.starved())
+        // What we transmit may be all that another worker has to receive into.
+        let others = self.shared.posts.len() > 1;
+        to_send
+            || core
+                .lanes
+                .iter()
+                .any(|lane| lane.waiting() > 0 || lane.starved() || (others && lane.transmitting()))
     }
 
     /// Whether nothing is in flight: no request, no frame to send, nothing with the kernel but chunks to receive into.
@@ -726,15 +734,17 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             self.counters.count(Counter::Defects);
             return frame.pieces.into_iter().for_each(|piece| self.bring_home(shared, piece.chunk));
         };
-        let ours = self.lanes.iter().position(|lane| lane.id == frame.queue).or(self
-            .lane_of_port
-            .get(usize::from(place.port.0))
-            .copied()
-            .flatten());
+        let arrived = self.lanes.iter().position(|lane| lane.id == frame.queue).filter(|_| place.transmits);
+        let ours = arrived.or(self.lane_of_port.get(usize::from(place.port.0)).copied().flatten());
         if let Some(lane) = ours {
             return self.lanes[lane].send(frame);
         }
-        let worker = usize::from(place.worker.0);
+        // A worker never hands a frame to itself: it would have had a lane for it.
+        let Some(worker) = shared.transmitter(place).filter(|&worker| worker != self.id) else {
+            self.counters.count(Counter::Defects);
+            return frame.pieces.into_iter().for_each(|piece| self.bring_home(shared, piece.chunk));
+        };
+        let worker = usize::from(worker.0);
         match shared.posts[worker].send_home(Homecoming::Reply(frame)) {
             Ok(()) => self.to_ring[worker] = true,
             Err(lost) => self.lose(lost),

@@ -83,6 +83,17 @@ pub enum StartError {
         /// What to do.
         remedy: &'static str,
     },
+    /// None of the queues to serve can send an answer.
+    #[error(
+        "{interface}: the queues to serve can only receive, because there are {queues} to transmit; \
+         serve queue 0 too, or give the interface more with ethtool -L"
+    )]
+    NoTransmitQueue {
+        /// The interface.
+        interface: String,
+        /// Queues that transmit, counted from 0.
+        queues: u32,
+    },
     /// No mode is possible.
     #[error("{}", Causes(.0))]
     Ladder(#[from] LadderError<EstablishError>),
@@ -211,6 +222,14 @@ struct OpenPort {
     steer: Steer,
     /// The queues of it that are served.
     queues: Vec<u16>,
+}
+
+impl OpenPort {
+    /// Whether the kernel sends what is put on the TX ring of this queue. Without copies the driver has said so when the
+    /// socket was bound.
+    fn transmits(&self, queue: u32) -> bool {
+        self.standing.rung.zero_copy() || queue < self.facts.transmit_queues
+    }
 }
 
 /// A running appliance.
@@ -437,7 +456,11 @@ fn open_port(
 ) -> Result<OpenPort, StartError> {
     let (steer, standing) = keeper.establish(&facts, mode)?;
     let queues = choose_queues(interface, &facts, standing.queues)?;
-    Ok(OpenPort { facts, standing, steer, queues })
+    let port = OpenPort { facts, standing, steer, queues };
+    if port.queues.iter().any(|&queue| port.transmits(queue.into())) {
+        return Ok(port);
+    }
+    Err(StartError::NoTransmitQueue { interface: port.facts.name, queues: port.facts.transmit_queues })
 }
 
 /// The queues to serve, of the first `receiving`, which are those that can receive.
@@ -535,7 +558,10 @@ fn share(
         queues: topology
             .queues
             .iter()
-            .map(|seat| QueuePlace { port: seat.port, worker: seat.worker })
+            .map(|seat| {
+                let port = &ports[usize::from(seat.port.0)];
+                QueuePlace { port: seat.port, worker: seat.worker, transmits: port.transmits(seat.index) }
+            })
             .collect(),
         routes: Routes::new(owners)?,
         layout,

@@ -72,7 +72,7 @@ fn crew_on<Q: Queue + Send + 'static>(
         region: Arc::clone(&region),
         layout,
         ports: vec![Port { name: "p0".into(), mac: Mac([2, 0, 0, 0, 0, 1]), sectors: 16, pieces: 3 }],
-        queues: vec![QueuePlace { port: PortId(0), worker: WorkerId(0) }],
+        queues: vec![QueuePlace { port: PortId(0), worker: WorkerId(0), transmits: true }],
         routes: Routes::new((0..workers).map(|w| (address(w), WorkerId(w)))).unwrap(),
         posts: (0..workers).map(|_| WorkerPost::for_chunks(chunks).unwrap()).collect(),
     });

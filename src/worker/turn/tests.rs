@@ -1,6 +1,6 @@
 use super::*;
 use crate::frame::{Layout, Region, WorkerShare, leaked};
-use crate::net::memory::{Dropped, MemoryConfig, MemoryQueue, Transmission, Wire};
+use crate::net::memory::{Dropped, MemoryConfig, MemoryQueue, Transmission, Visibility, Wire};
 use crate::protocol::Mac;
 use crate::shelf::{Routes, SlotFacts};
 use crate::storage::memory::{Fault, MemoryStorage, Schedule};
@@ -25,6 +25,8 @@ fn fresh(slot: u8, lba: usize) -> Vec<u8> {
 struct Shape {
     /// Queues, each with its port and its worker.
     queues: Vec<(u16, u16)>,
+    /// Of those, the ones that cannot transmit.
+    receive_only: Vec<u16>,
     workers: u16,
     /// Owners of the slots 7.0, 7.1, ...
     slots: Vec<u16>,
@@ -40,6 +42,7 @@ impl Default for Shape {
     fn default() -> Self {
         Self {
             queues: vec![(0, 0)],
+            receive_only: vec![],
             workers: 1,
             slots: vec![0],
             receive: 64,
@@ -94,7 +97,12 @@ impl World {
             queues: shape
                 .queues
                 .iter()
-                .map(|&(p, w)| QueuePlace { port: PortId(p), worker: WorkerId(w) })
+                .zip(0..)
+                .map(|(&(p, w), queue)| QueuePlace {
+                    port: PortId(p),
+                    worker: WorkerId(w),
+                    transmits: !shape.receive_only.contains(&queue),
+                })
                 .collect(),
             routes,
             posts: (0..shape.workers).map(|_| WorkerPost::for_chunks(chunks).unwrap()).collect(),
@@ -553,6 +561,52 @@ fn scarcity_drops_and_counts_and_recovers() {
 }
 
 #[test]
+fn chunks_of_another_worker_are_not_slept_upon() {
+    let mut world =
+        World::new(&Shape { queues: vec![(0, 0), (0, 1)], workers: 2, slots: vec![1], ..Shape::default() });
+    world.wires[1].set_completions(Visibility::Held);
+    world.send(0, &read(0, 1, 0, 1));
+    while world.replies(1).is_empty() {
+        world.turn();
+    }
+    assert!(world.workers[1].starved(), "worker 0 may have nothing else to receive into");
+    world.wires[1].set_transmission(Transmission::Down(libc::ENETDOWN));
+    world.send(0, &read(0, 2, 0, 1));
+    for _ in 0..4 {
+        world.turn();
+    }
+    assert!(!world.workers[1].starved(), "a port that is down gives nothing back however often it is asked");
+    world.wires[1].set_transmission(Transmission::Open);
+    world.wires[1].set_completions(Visibility::AtOnce);
+    world.settle();
+    assert!(!world.workers[1].starved());
+}
+
+#[test]
+fn a_queue_that_cannot_transmit_answers_by_another_of_its_port() {
+    // Queues 0 and 1 of port 0, and queue 2 of port 1; worker 2 has none, worker 1 only one that cannot transmit.
+    let shape = Shape {
+        queues: vec![(0, 0), (0, 1), (1, 0), (0, 0)],
+        receive_only: vec![1, 3],
+        workers: 3,
+        slots: vec![0, 1, 2],
+        ..Shape::default()
+    };
+    let mut world = World::new(&shape);
+    for wire in [1, 3] {
+        world.wires[wire].set_transmission(Transmission::Refused);
+    }
+    for (queue, slot) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (3, 0), (3, 1), (3, 2)] {
+        world.send(queue, &read(slot, 7, 0, 16));
+        world.settle();
+        let replies = world.replies(0);
+        assert_eq!(replies.len(), 1, "queue {queue}, slot {slot}");
+        assert!(replies[0][36..548] == fresh(slot, 0));
+    }
+    world.accounted();
+}
+
+#[test]
 fn a_full_storage_is_tried_again() {
     let mut world = World::new(&Shape::default());
     world.workers[0].storage_mut().set_capacity(1);
@@ -614,6 +668,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     (4..40u32, 1..6u32, 1..4u32, 2..16usize, 3..16usize, prop_oneof![Just(3usize), Just(1)]).prop_map(
         |(receive, runs, own, fill, tx, pieces)| Shape {
             queues: vec![(0, 0), (1, 1)],
+            receive_only: vec![],
             workers: 3,
             slots: vec![0, 1, 2, 2],
             receive,
