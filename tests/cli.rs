@@ -80,7 +80,9 @@ fn the_version_is_that_of_the_package() {
 
 #[test]
 fn a_wrong_command_line_is_one_line_and_code_2() {
-    for arguments in [&["chek"][..], &["check", "--jsn", "x"], &["check"], &["check", "--keys", "x"]] {
+    for arguments in
+        [&["chek"][..], &["check", "--jsn", "x"], &["check"], &["check", "--keys", "x"], &["check", "a", "b"]]
+    {
         let output = xshelf(arguments);
         assert_eq!(code(&output), 2, "{arguments:?}");
         assert_one_line(&output);

@@ -449,3 +449,67 @@ fn the_second_signal_ends_it_at_once() {
         eventually("the program is gone with its process", || !has_program(TARGET));
     });
 }
+
+#[test]
+fn check_says_what_serve_would_say_and_attaches_nothing() {
+    alone(|| {
+        veth(9000, 2, 1);
+        let dir = images(&["a"]);
+        let image = dir.path().join("a").display().to_string();
+        let check = |arguments: &[&str]| {
+            let output =
+                Command::new(env!("CARGO_BIN_EXE_xshelf")).arg("check").args(arguments).output().unwrap();
+            assert!(!has_program(TARGET));
+            (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let slot = format!("7.0={image}");
+        let (code, text) = check(&["--interface", TARGET, &slot]);
+        assert_eq!(code, 0, "{text}");
+        for want in [
+            "driver        veth",
+            "zero-copy                   no: veth has no zero-copy",
+            "native copy with segments   possible: 16 sectors per frame, 2 queues",
+            "verdict       can be served on; tried first: native copy with segments",
+            "io_uring      works",
+            &format!("slot 7.0: {image}, every write durable"),
+        ] {
+            assert!(text.contains(want), "{want}\n{text}");
+        }
+        let (code, text) = check(&["--interface", TARGET, "--json", &slot, "7.1=/none,vlan=3"]);
+        assert_eq!(code, 1);
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["ok"], false);
+        assert_eq!(report["interfaces"][0]["mtu"], 9000);
+        let said: Vec<_> =
+            report["mistakes"].as_array().unwrap().iter().map(|m| m["what"].as_str().unwrap()).collect();
+        assert!(said.contains(&"/none does not exist"), "{said:?}");
+        assert!(said.iter().any(|s| s.contains("takes VLAN tags out of frames")), "{said:?}");
+
+        // A file says the same, with the place.
+        let file = dir.path().join("x.toml");
+        let text = format!(
+            "[[interface]]\nname = \"{TARGET}\"\nqueues = 3\n[[slot]]\naddress = \"7.0\"\npath = \"{image}\"\n\
+             [workers]\ncores = [0, 1023]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let (code, text) = check(&[file.to_str().unwrap()]);
+        assert_eq!(code, 1);
+        assert!(
+            text.contains("x.toml:2:8: error: interface[0].name: tgt0: queue 2 cannot be served"),
+            "{text}"
+        );
+        assert!(text.contains("error: workers.cores: core 1023 is not among the CPUs"), "{text}");
+
+        // What somebody else has attached is in the way, and check says so.
+        let station = Station::on(INITIATOR);
+        let mut served = Served::start(&["--interface", TARGET, &slot], &[]);
+        announced(&station, 1);
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_xshelf")).args(["check", "-i", TARGET]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("cannot be served on now: tgt0: another XDP program is attached"), "{text}");
+        served.signal(rustix::process::Signal::TERM);
+        assert_eq!(served.end().0, 0);
+    });
+}

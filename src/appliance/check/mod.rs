@@ -9,7 +9,7 @@ pub mod interface;
 pub mod machine;
 
 use super::config::{
-    Config, Cores, Interface, List, Mistake, Mistakes, Mode, Place, Queues, Severity, Slot, keys,
+    Config, Cores, Interface, List, Mistake, Mistakes, Mode, Place, Queues, Quick, Severity, Slot, keys,
 };
 use super::keeper::{DirectKeeper, Keeper};
 use super::serve::start::{self, StartError};
@@ -20,6 +20,7 @@ use crate::net::nic::NicError;
 use backing::Backing;
 use machine::Machine;
 use serde::Serialize;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -30,6 +31,7 @@ Examples:
   xshelf check --json /etc/xshelf/xshelf.toml      the same for programs
   xshelf check --keys                              every key of the file, with values and default
   xshelf check --interface eth1                    modes eth1 offers, and why not better ones
+  xshelf check --interface eth1 7.0=/dev/nvme0n1   the same, and what serve would say to that slot
 
 Errors are what `xshelf serve` would refuse to start with here and now. Warnings are what it
 would start with, although it may not be what is meant. Nothing is opened, bound or changed.
@@ -41,12 +43,12 @@ there is no such interface.";
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The configuration to check
-    #[arg(value_name = "FILE", required_unless_present_any = ["keys", "interfaces"])]
-    pub file: Option<PathBuf>,
+    /// The configuration to check; with --interface: slots, as for `xshelf serve`
+    #[arg(value_name = "FILE | SLOT...", required_unless_present_any = ["keys", "interfaces"])]
+    pub what: Vec<OsString>,
 
-    /// Report on this interface and this machine instead; may be given several times
-    #[arg(short, long = "interface", value_name = "IF", conflicts_with_all = ["file", "document_only"])]
+    /// Report on this interface and this machine; may be given several times
+    #[arg(short, long = "interface", value_name = "IF", conflicts_with = "document_only")]
     pub interfaces: Vec<String>,
 
     /// Check the text alone, not whether this machine has what it names
@@ -58,7 +60,7 @@ pub struct Args {
     pub json: bool,
 
     /// Explain every key of the configuration file
-    #[arg(long, conflicts_with_all = ["file", "document_only", "json", "interfaces"])]
+    #[arg(long, conflicts_with_all = ["what", "document_only", "json", "interfaces"])]
     pub keys: bool,
 }
 
@@ -73,6 +75,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// More than one file.
+    #[error("one configuration file at a time; slots are checked with --interface IF")]
+    Several,
     /// The interface cannot be asked.
     #[error("{}", start::Causes(.0))]
     Nic(#[from] NicError),
@@ -84,7 +89,10 @@ pub enum Error {
 impl Error {
     /// The exit code for it.
     pub fn exit(&self) -> Exit {
-        Exit::Environment
+        match self {
+            Self::Several => Exit::Usage,
+            _ => Exit::Environment,
+        }
     }
 }
 
@@ -102,11 +110,15 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
 /// As [`run`].
 pub fn run_to(args: &Args, out: &mut dyn Write) -> Result<Exit, Error> {
     if !args.interfaces.is_empty() {
-        return report_interfaces(&args.interfaces, args.json, out);
+        return report_interfaces(args, out);
     }
-    let Some(path) = args.file.as_ref().filter(|_| !args.keys) else {
-        out.write_all(keys::reference().as_bytes())?;
-        return Ok(Exit::Ok);
+    let path = match &args.what[..] {
+        [] => {
+            out.write_all(keys::reference().as_bytes())?;
+            return Ok(Exit::Ok);
+        }
+        [path] => &PathBuf::from(path),
+        _ => return Err(Error::Several),
     };
     let text = DirectKeeper.read(path).map_err(|source| Error::Read { file: path.clone(), source })?;
     let file = path.display().to_string();
@@ -181,18 +193,30 @@ fn judge_interface(wanted: &Interface, config: &Config) -> Result<Vec<u16>, Vec<
     Err(errors)
 }
 
-/// Reports on interfaces and the machine.
-fn report_interfaces(names: &[String], json: bool, out: &mut dyn Write) -> Result<Exit, Error> {
+/// Reports on interfaces and the machine, and on slots if some are named.
+fn report_interfaces(args: &Args, out: &mut dyn Write) -> Result<Exit, Error> {
     let mut reports = Vec::new();
-    for name in names {
+    for name in &args.interfaces {
         reports.push(interface::Report::new(&DirectKeeper.facts(name)?));
     }
     let machine = Machine::survey();
-    let mut mistakes = Mistakes::default();
-    machine.judge(&mut mistakes);
-    if json {
+    let (config, mistakes) = if args.what.is_empty() {
+        let mut mistakes = Mistakes::default();
+        machine.judge(&mut mistakes);
+        (None, mistakes)
+    } else {
+        let (interfaces, slots) = (args.interfaces.clone(), args.what.clone());
+        let (config, mut mistakes) = Config::from_arguments(&Quick { interfaces, slots, ..Quick::default() });
+        if let Some(config) = &config {
+            judge_machine(config, &machine, &mut mistakes);
+        }
+        (config, mistakes)
+    };
+    let fine = reports.iter().all(interface::Report::can_serve) && !mistakes.refuse();
+    if args.json {
         let lines: Vec<Line<'_>> = mistakes.iter().map(Line::new).collect();
-        let whole = serde_json::json!({ "interfaces": reports, "machine": machine, "mistakes": lines });
+        let whole =
+            serde_json::json!({ "ok": fine, "interfaces": reports, "machine": machine, "mistakes": lines });
         serde_json::to_writer_pretty(&mut *out, &whole).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
@@ -202,11 +226,13 @@ fn report_interfaces(names: &[String], json: bool, out: &mut dyn Write) -> Resul
         }
         writeln!(out, "machine")?;
         machine.write(out)?;
+        for slot in config.iter().flat_map(|config| &config.slots) {
+            write_slot(slot, out)?;
+        }
         for mistake in &mistakes {
-            writeln!(out, "  {mistake}")?;
+            writeln!(out, "{mistake}")?;
         }
     }
-    let fine = reports.iter().all(interface::Report::can_serve) && !mistakes.refuse();
     Ok(if fine { Exit::Ok } else { Exit::Problem })
 }
 
@@ -281,16 +307,7 @@ fn describe(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "interface {}: {mode}, {queues}", interface.name)?;
     }
     for slot in &config.slots {
-        let access = match (slot.read_only, slot.write_back) {
-            (true, _) => "read-only",
-            (false, true) => "write-back",
-            (false, false) => "every write durable",
-        };
-        write!(out, "slot {}: {}, {access}", slot.address, slot.path.display())?;
-        if slot.vlan != 0 {
-            write!(out, ", VLAN {}", slot.vlan)?;
-        }
-        writeln!(out)?;
+        write_slot(slot, out)?;
     }
     let workers = match config.workers.count {
         Some(n) => n.to_string(),
@@ -302,4 +319,17 @@ fn describe(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         Cores::These(list) => List(list).to_string(),
     };
     writeln!(out, "workers: {workers}; cores: {cores}")
+}
+
+fn write_slot(slot: &Slot, out: &mut dyn Write) -> io::Result<()> {
+    let access = match (slot.read_only, slot.write_back) {
+        (true, _) => "read-only",
+        (false, true) => "write-back",
+        (false, false) => "every write durable",
+    };
+    write!(out, "slot {}: {}, {access}", slot.address, slot.path.display())?;
+    if slot.vlan != 0 {
+        write!(out, ", VLAN {}", slot.vlan)?;
+    }
+    writeln!(out)
 }

@@ -4,6 +4,7 @@
 //! Invariant: every slot, interface, worker and CPU is named, and nothing is claimed that is not so.
 
 use crate::appliance::config::List;
+use crate::net::xsk::Pages;
 use crate::protocol::Address;
 use crate::storage::device::Durability;
 use std::fmt;
@@ -35,6 +36,10 @@ pub(super) struct Serving {
     pub ports: Vec<PortLine>,
     /// CPU of each worker.
     pub cpus: Vec<u16>,
+    /// Bytes of frame memory.
+    pub memory: u64,
+    /// What it is made of.
+    pub pages: Pages,
 }
 
 impl fmt::Display for Serving {
@@ -67,7 +72,8 @@ impl fmt::Display for Serving {
         cpus.sort_unstable();
         cpus.dedup();
         let (workers, cpus) = (self.cpus.len(), List(&cpus));
-        write!(f, "; {workers} worker{} on CPU {cpus}", if workers == 1 { "" } else { "s" })
+        write!(f, "; {workers} worker{} on CPU {cpus}", if workers == 1 { "" } else { "s" })?;
+        write!(f, "; {} MiB of frame memory in {}", self.memory.div_ceil(1 << 20), self.pages)
     }
 }
 
@@ -92,11 +98,14 @@ mod tests {
             ],
             ports: vec![port("eth1: native copy (no zero-copy: why)", 16, &[0, 1]), port("eth2: x", 1, &[0])],
             cpus: vec![3, 2, 3],
+            memory: 38 << 20,
+            pages: Pages::Plain,
         };
         assert_eq!(
             serving.to_string(),
             "serving 7.0 7.1 [durable: yes (each write is synced)], 7.2 [durable: no (RAM)], 7.3 [read-only] on eth1: native copy (no zero-copy: why), \
-             16 sectors per frame, queues 0-1, and on eth2: x, 1 sector per frame, queue 0; 3 workers on CPU 2-3"
+             16 sectors per frame, queues 0-1, and on eth2: x, 1 sector per frame, queue 0; 3 workers on CPU 2-3; \
+             38 MiB of frame memory in plain pages"
         );
     }
 }

@@ -288,7 +288,7 @@ impl Appliance {
             queues[usize::from(seat.worker.0)].push(queue);
         }
 
-        let serving = serving(&slots, &ports, &topology);
+        let serving = serving(&slots, &ports, &topology, &umem);
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
         let mut crew = Crew::new(Arc::clone(&shared));
         let counters: Vec<_> = topology.cpus.iter().map(|_| Arc::new(Counters::default())).collect();
@@ -648,7 +648,7 @@ fn warn_of(slots: &[OpenSlot], topology: &Topology, ports: &[OpenPort]) {
     }
 }
 
-fn serving(slots: &[OpenSlot], ports: &[OpenPort], topology: &Topology) -> Serving {
+fn serving(slots: &[OpenSlot], ports: &[OpenPort], topology: &Topology, umem: &Umem) -> Serving {
     Serving {
         slots: slots
             .iter()
@@ -663,6 +663,8 @@ fn serving(slots: &[OpenSlot], ports: &[OpenPort], topology: &Topology) -> Servi
             })
             .collect(),
         cpus: topology.cpus.clone(),
+        memory: umem.region().len() as u64,
+        pages: umem.pages(),
     }
 }
 
