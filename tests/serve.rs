@@ -146,7 +146,7 @@ fn a_port_with_fewer_queues_to_transmit_serves_by_those() {
         };
         let (a, b) = (slot("7.0", "a", 0), slot("7.1", "b", 1));
         let station = Station::on(INITIATOR);
-        let served =
+        let mut served =
             Served::start(&["--interface", TARGET, "--mode", "native", "--workers", "2", &a, &b], &[]);
         assert_eq!(announced(&station, 2), ["7.0", "7.1"]);
         served.signal(rustix::process::Signal::TERM);
