@@ -161,6 +161,14 @@ fn a_shelf_starts_from_a_configuration_file() {
 }
 
 #[test]
+fn check_looks_at_an_interface_and_attaches_nothing() {
+    let lab = lab! { ..Cable::default() };
+    let facts = run(lab.xshelf(End::Target, &["check", "--interface", TARGET])).well();
+    assert!(facts.output.contains(TARGET) && facts.output.contains("9000"), "{facts}");
+    assert!(!lab.xdp_attached());
+}
+
+#[test]
 fn probe_finds_a_good_path_good() {
     let lab = lab! { ..Cable::default() };
     let server = Server::start(&lab, &[slot("7.0", &lab.image("disk", MIB))]);
