@@ -258,7 +258,8 @@ fn attaching_is_exclusive_and_ends_with_its_owner() {
             }
         }
         drop(first);
-        assert_eq!(nic::facts(TARGET).unwrap().programs, []);
+        // Not at once: a child that another test is about to start has a copy of the descriptor until its exec.
+        namespace::eventually("the program is detached", || nic::facts(TARGET).unwrap().programs.is_empty());
     });
 }
 
