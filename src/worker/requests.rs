@@ -84,6 +84,12 @@ impl Requests {
         self.free.is_empty()
     }
 
+    /// How many more fit.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.free.len()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -64,6 +64,8 @@ struct Core<Q: Queue, S: Storage> {
     holders: Vec<WorkerId>,
     storage: S,
     runs: RunPool,
+    /// Runs in requests, by slot.
+    runs_of: Vec<usize>,
     own: Vec<Chunk>,
     requests: Requests,
     /// Requests that may run and that the storage has not taken yet.
@@ -121,6 +123,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             runs: shared.layout.mint_runs(&shared.region, id)?,
             own: shared.layout.mint(&shared.region, id, Pool::Own)?,
             files: slots.iter().map(|slot| slot.file).collect(),
+            runs_of: vec![0; slots.len()],
             slots: slots.into_iter().map(|slot| Slot::new(slot.facts)).collect(),
             lanes,
             lane_of_port,
@@ -510,7 +513,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     /// Finds memory for a command, and its turn.
     fn start(&mut self, shared: &Shared, frame: Frame, asked: Asked<'_>) {
         let Asked { admitted, slot, wildcard, io, ata } = asked;
-        if self.requests.is_full() {
+        // A slot never has more than is left for the others: a device that hangs would take all there is, and the
+        // hosts of the others would wait with its own.
+        if self.requests.is_full() || self.slots[usize::from(slot)].order.len() > self.requests.room() {
             return self.drop_frame(shared, frame, Counter::DropRequests);
         }
         let at = usize::from(frame.head.offset) + admitted.data_at();
@@ -522,9 +527,11 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         };
         let mut run = None;
         if !in_place && io.access != Access::Flush {
-            let Some(free) = self.runs.take() else {
+            let fair = self.runs_of[usize::from(slot)] <= self.runs.available();
+            let Some(free) = fair.then(|| self.runs.take()).flatten() else {
                 return self.drop_frame(shared, frame, Counter::DropRuns);
             };
+            self.runs_of[usize::from(slot)] += 1;
             run = Some(free);
         }
         if let (Some(run), Access::Write) = (&mut run, io.access) {
@@ -642,6 +649,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             Access::Write if good => self.counters.add(Counter::WrittenBytes, request.io.bytes() as u64),
             _ => {}
         }
+        self.release_run(request.slot, &buffer);
         let headers = std::mem::replace(&mut request.headers, Headers::InBuffer);
         match (headers, buffer) {
             (Headers::InBuffer, Buffer::Chunk(chunk)) => self.answer(shared, &request, chunk, None, outcome),
@@ -808,10 +816,18 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     fn abandon(&mut self, shared: &Shared, request: Request) {
         self.counters.count(Counter::Defects);
         if let Some(buffer) = request.buffer {
+            self.release_run(request.slot, &buffer);
             self.free_buffer(shared, buffer);
         }
         if let Headers::Beside(chunk) = request.headers {
             self.bring_home(shared, chunk);
+        }
+    }
+
+    /// A slot no longer holds the run of a request, if that had one.
+    fn release_run(&mut self, slot: u16, buffer: &Buffer) {
+        if let (Buffer::Run(_), Some(runs)) = (buffer, self.runs_of.get_mut(usize::from(slot))) {
+            *runs = runs.saturating_sub(1);
         }
     }
 

@@ -530,6 +530,39 @@ fn after_a_failure_nothing_in_flight_is_answered_as_durable() {
 }
 
 #[test]
+fn a_device_that_hangs_leaves_room_for_the_others() {
+    let shape = Shape {
+        slots: vec![0, 0],
+        receive: 2 * limits::REQUESTS as u32,
+        net: MemoryConfig::default(),
+        ..Shape::default()
+    };
+    for (count, drops) in [(16, Counter::DropRuns), (1, Counter::DropRequests)] {
+        let mut world = World::new(&shape);
+        let storage = world.workers[0].storage_mut();
+        storage.set_capacity(limits::REQUESTS);
+        storage.schedule(Schedule::Held);
+        for tag in 0..limits::REQUESTS as u32 + 10 {
+            world.send(0, &read(0, tag, 0, count));
+            world.turn();
+        }
+        assert!(world.total(drops) > 0, "{count} sectors");
+        let (before, mut tickets) = (world.total(drops), world.workers[0].storage_mut().waiting().count());
+        world.send(0, &read(1, 1 << 20, 0, count));
+        world.turn();
+        tickets += 1;
+        assert_eq!(world.total(drops), before, "{count} sectors");
+        let storage = world.workers[0].storage_mut();
+        assert_eq!(storage.waiting().count(), tickets);
+        storage.schedule(Schedule::InOrder);
+        storage.release(usize::MAX);
+        world.settle();
+        assert_eq!(world.replies(0).len(), tickets);
+        assert_eq!(world.ask(&read(0, 1 << 21, 0, count)).len(), 1, "what it had is free again");
+    }
+}
+
+#[test]
 fn of_two_flushes_the_second_waits_for_what_the_first_finds() {
     let mut world = World::new(&Shape::default());
     let storage = world.workers[0].storage_mut();
