@@ -142,6 +142,26 @@ fn check_reports_every_mistake_with_its_place() {
 }
 
 #[test]
+fn mistakes_of_the_file_do_not_hide_those_of_the_machine() {
+    let (_dir, path) = file(
+        "[[interface]]\nname = \"nosuch0\"\n[[slot]]\naddress = \"7.0\"\npath = \"/none\"\n\
+         [[slot]]\naddress = \"7.0\"\npath = \"/dev\"\n[workers]\ncount = \"two\"\n",
+    );
+    let output = xshelf(&["check", &path]);
+    assert_eq!(code(&output), 1);
+    let text = out(&output);
+    for want in [
+        ":2:8: error: interface[0].name: nosuch0: no such interface",
+        ":5:8: error: slot[0].path: /none does not exist",
+        ":7:11: error: slot[1].address: slot 7.0 was given before (line 4)",
+        ":8:8: error: slot[1].path: /dev is a directory",
+        ":10:9: error: workers.count: it is of type string",
+    ] {
+        assert!(text.contains(&format!("{path}{want}")), "{want}\n{text}");
+    }
+}
+
+#[test]
 fn check_speaks_json() {
     let (_dir, path) = file("[[interface]]\nname = \"eth1\"\n[[slot]]\naddress = \"7.0\"\npath = \"rel\"\n");
     let output = xshelf(&["check", "--document-only", "--json", &path]);

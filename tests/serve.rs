@@ -289,6 +289,26 @@ fn a_configuration_file_and_arguments_serve_alike() {
 }
 
 #[test]
+fn an_interface_that_goes_away_is_said_once_and_ends_nothing() {
+    alone(|| {
+        veth(1500, 1, 1);
+        let dir = images(&["a"]);
+        let slot = format!("7.0={}", dir.path().join("a").display());
+        let station = Station::on(INITIATOR);
+        let mut served = Served::start(&["--interface", TARGET, &slot], &[]);
+        announced(&station, 1);
+        run(&["ip", "link", "del", TARGET]).unwrap();
+        // It looks once a second.
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        served.signal(rustix::process::Signal::TERM);
+        let (code, text) = served.end();
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(text.matches("nothing is served there any more").count(), 1, "{text}");
+        assert!(text.contains("frames conserved: "), "{text}");
+    });
+}
+
+#[test]
 fn a_killed_process_leaves_no_program_behind() {
     alone(|| {
         veth(1500, 1, 1);

@@ -285,6 +285,16 @@ pub(super) fn set_transmit_budget(socket: impl AsFd, descriptors: u32) -> io::Re
     Ok(())
 }
 
+/// Bytes of frames that copy mode may have under way at once. The kernel charges each to the socket, and the default
+/// (net.core.wmem_default, 208 KiB) is some dozen jumbo frames: far fewer than the TX ring holds.
+pub(super) fn set_send_buffer(socket: impl AsFd, bytes: usize) {
+    use rustix::net::sockopt;
+    // By privilege beyond net.core.wmem_max, without it as far as that goes; what there is then works as well, slower.
+    if sockopt::set_socket_send_buffer_size_force(&socket, bytes).is_err() {
+        let _ = sockopt::set_socket_send_buffer_size(&socket, bytes);
+    }
+}
+
 /// Lets the kernel send what is on TX. Never blocks.
 pub(super) fn wake_transmit(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no data, no address.

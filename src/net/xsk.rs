@@ -17,6 +17,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
@@ -358,6 +359,7 @@ impl Umem {
         let ring = TxRing::map(fd, self.rings.tx).map_err(failed("map the TX ring"))?;
         // Kernels before 6.17 do not know it, and the kernel takes no more than the ring has; 32 works as well.
         let _ = sys::set_transmit_budget(fd, TRANSMIT_BUDGET.min(self.rings.tx));
+        sys::set_send_buffer(fd, self.rings.tx as usize * limits::CHUNK);
         *first = Some(rung);
         drop(first);
         Ok(XskQueue {
@@ -614,7 +616,9 @@ impl Queue for XskQueue {
     fn flush(&mut self) -> Flushed {
         self.ring.publish();
         let socket = socket_fd(&self.rx);
-        // Only without copies: the driver stopped for want of chunks and has some now.
+        // Only without copies: the driver stopped for want of chunks and has some now. It sets its flag and looks at FILL
+        // once more, as for TX (see `TxRing::needs_wakeup`).
+        fence(Ordering::SeqCst);
         if self.fill.needs_wakeup() && self.given > self.assembler.delivered() {
             // A port that is down says so here too; it shows when something is to be sent.
             let _ = sys::wake_receive(socket);

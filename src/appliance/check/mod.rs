@@ -122,11 +122,12 @@ pub fn run_to(args: &Args, out: &mut dyn Write) -> Result<Exit, Error> {
     };
     let text = DirectKeeper.read(path).map_err(|source| Error::Read { file: path.clone(), source })?;
     let file = path.display().to_string();
-    let (config, mut mistakes) = Config::from_file(&file, &text);
+    let (config, mut mistakes) = Config::survey(&file, &text);
     if let (Some(config), false) = (&config, args.document_only) {
         judge_machine(config, &Machine::survey(), &mut mistakes);
         mistakes.sort();
     }
+    let config = config.filter(|_| !mistakes.refuse());
     let report = Report::new(file, config.as_ref(), &mistakes);
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from)?;
@@ -137,7 +138,7 @@ pub fn run_to(args: &Args, out: &mut dyn Write) -> Result<Exit, Error> {
     Ok(if mistakes.refuse() { Exit::Problem } else { Exit::Ok })
 }
 
-/// Checks a configuration against the machine.
+/// Checks a configuration against the machine: all of it, so that its mistakes and the machine's come in one report.
 fn judge_machine(config: &Config, machine: &Machine, mistakes: &mut Mistakes) {
     machine.judge(mistakes);
     let root = rustix::process::geteuid().is_root();
@@ -163,8 +164,8 @@ fn judge_machine(config: &Config, machine: &Machine, mistakes: &mut Mistakes) {
             }
         }
     }
-    // Without knowing all queues nothing can be said of workers and memory.
-    if queues.len() < config.interfaces.len() || cores.is_err() {
+    // Without knowing all queues nothing can be said of workers and memory, nor from a part of a configuration.
+    if mistakes.refuse() || queues.len() < config.interfaces.len() || cores.is_err() {
         return;
     }
     let layout =

@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 const REMEDIES: Remedies =
     Remedies { interface: "add [[interface]] with a name", slot: "add [[slot]] with an address and a path" };
 
-/// Reads a file; see [`Config::from_file`].
+/// Reads a file; see [`Config::survey`].
 pub(super) fn read(file: &str, bytes: &[u8]) -> (Option<Config>, Mistakes) {
     let mut mistakes = Mistakes::default();
     let text = match std::str::from_utf8(bytes) {
@@ -50,7 +50,7 @@ pub(super) fn read(file: &str, bytes: &[u8]) -> (Option<Config>, Mistakes) {
     mistakes.append(syntax);
     let config = draft.finish(remedies, &mut mistakes);
     mistakes.sort();
-    (config, mistakes)
+    (Some(config), mistakes)
 }
 
 /// A table of the file, with its key's path.
@@ -486,7 +486,7 @@ frames-per-queue = 1
             assert_eq!(got, &format!("x.toml:{want}"));
         }
         assert_eq!(got.len(), want.len());
-        assert!(read("x.toml", text.as_bytes()).0.is_none());
+        assert!(Config::from_file("x.toml", text.as_bytes()).0.is_none());
     }
 
     #[test]
@@ -563,7 +563,7 @@ frames-per-queue = 1
     proptest! {
         #[test]
         fn no_text_panics_and_a_refusal_says_why(text in "(\\[\\[slot\\]\\]|\\[workers\\]|address|path|count| = |\"7.0\"|\"/a\"|[0-9]|\n|\\PC){0,30}") {
-            let (config, mistakes) = read("x.toml", text.as_bytes());
+            let (config, mistakes) = Config::from_file("x.toml", text.as_bytes());
             prop_assert_eq!(config.is_none(), mistakes.refuse());
         }
     }

@@ -149,6 +149,14 @@ impl Config {
     /// warnings even where there is a configuration.
     #[must_use]
     pub fn from_file(file: &str, text: &[u8]) -> (Option<Self>, Mistakes) {
+        let (config, mistakes) = Self::survey(file, text);
+        (config.filter(|_| !mistakes.refuse()), mistakes)
+    }
+
+    /// Reads a configuration file as [`Config::from_file`], and gives what could be read of it even where mistakes forbid
+    /// serving it: there may be more to be found wrong with that.
+    #[must_use]
+    pub fn survey(file: &str, text: &[u8]) -> (Option<Self>, Mistakes) {
         file::read(file, text)
     }
 

@@ -88,7 +88,7 @@ pub(super) fn read(quick: &Quick) -> (Option<Config>, Mistakes) {
     // An argument that could not be read is not missing.
     let complete = draft.slots.len() == quick.slots.len();
     let config = draft.finish(complete.then_some(REMEDIES), &mut mistakes);
-    (config, mistakes)
+    ((!mistakes.refuse()).then_some(config), mistakes)
 }
 
 /// Applies a rule to the text of an option and notes what it finds.

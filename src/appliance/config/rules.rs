@@ -1,7 +1,7 @@
 //! The rules of a configuration, wherever it was written: of single values, and between them.
 //!
 //! Not here: reading text (`file`, `quick`), nor anything that asks the machine (`appliance::check`).
-//! Invariant: a [`Config`] leaves here only if no rule was broken.
+//! Invariant: a broken rule is noted as a mistake; whoever serves a [`Config`] asks first whether there are any.
 
 use super::keys;
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean};
@@ -64,9 +64,10 @@ pub(super) struct Remedies {
 }
 
 impl Draft {
-    /// Checks everything between the values and builds the configuration. Without `remedies` it does not ask
-    /// for what is missing: that may stand in the part of a file that could not be parsed.
-    pub fn finish(self, remedies: Option<Remedies>, mistakes: &mut Mistakes) -> Option<Config> {
+    /// Checks everything between the values and builds the configuration: whole if no rule was broken, else what could
+    /// be read of it. Without `remedies` it does not ask for what is missing: that may stand in the part of a file that
+    /// could not be parsed.
+    pub fn finish(self, remedies: Option<Remedies>, mistakes: &mut Mistakes) -> Config {
         if let Some(remedies) = remedies {
             if self.interfaces.is_empty() {
                 mistakes.error(None, "", Wrong::new("there is no interface to serve on", remedies.interface));
@@ -86,7 +87,7 @@ impl Draft {
             }
         }
         self.check_workers(mistakes);
-        if mistakes.refuse() { None } else { self.build() }
+        self.build()
     }
 
     fn check_duplicates(&self, mistakes: &mut Mistakes) {
@@ -131,14 +132,14 @@ impl Draft {
         }
     }
 
-    /// `None` where a value is missing; that has been noted as a mistake by whoever read it.
-    fn build(self) -> Option<Config> {
-        let interfaces = self.interfaces.into_iter().map(|i| {
+    /// Leaves out what lacks a value; that has been noted as a mistake by whoever read it.
+    fn build(self) -> Config {
+        let interfaces = self.interfaces.into_iter().filter_map(|i| {
             let name = i.name?;
             let (mode, queues, place, key) = (i.mode, i.queues, name.place, name.key);
             Some(Interface { name: name.value, mode, queues, place, key })
         });
-        let slots = self.slots.into_iter().map(|s| {
+        let slots = self.slots.into_iter().filter_map(|s| {
             let path = s.path?;
             Some(Slot {
                 address: s.address?.value,
@@ -154,10 +155,10 @@ impl Draft {
                 key: path.key,
             })
         });
-        let mut slots = slots.collect::<Option<Vec<Slot>>>()?;
+        let mut slots: Vec<Slot> = slots.collect();
         slots.sort_by_key(|slot| slot.address);
-        Some(Config {
-            interfaces: interfaces.collect::<Option<_>>()?,
+        Config {
+            interfaces: interfaces.collect(),
             slots,
             workers: Workers {
                 count: self.count.map(|c| c.value),
@@ -166,7 +167,7 @@ impl Draft {
             },
             memory: self.memory,
             state_dir: self.state_dir,
-        })
+        }
     }
 }
 

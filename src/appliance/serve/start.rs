@@ -222,6 +222,8 @@ struct OpenPort {
     steer: Steer,
     /// The queues of it that are served.
     queues: Vec<u16>,
+    /// Whether its XDP program was found gone, and that was said.
+    lost: bool,
 }
 
 impl OpenPort {
@@ -327,6 +329,16 @@ impl Appliance {
     pub fn look(&mut self) {
         for (error, line) in self.watch.look(&self.counters) {
             if error { tracing::error!("{line}") } else { tracing::warn!("{line}") }
+        }
+        for port in self.ports.iter_mut().filter(|port| !port.lost) {
+            if port.steer.attached().is_none() {
+                port.lost = true;
+                tracing::error!(
+                    "{}: nothing is served there any more: the interface was removed, or somebody detached the XDP \
+                     program; start xshelf again when it is back",
+                    port.facts.name
+                );
+            }
         }
     }
 
@@ -456,7 +468,7 @@ fn open_port(
 ) -> Result<OpenPort, StartError> {
     let (steer, standing) = keeper.establish(&facts, mode)?;
     let queues = choose_queues(interface, &facts, standing.queues)?;
-    let port = OpenPort { facts, standing, steer, queues };
+    let port = OpenPort { facts, standing, steer, queues, lost: false };
     if port.queues.iter().any(|&queue| port.transmits(queue.into())) {
         return Ok(port);
     }
