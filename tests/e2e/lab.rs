@@ -94,6 +94,17 @@ impl Lab {
         Some(lab)
     }
 
+    /// A second cable between the same namespaces, `tgt1` to `ini1`.
+    pub fn second_cable(&self, mtu: u32) {
+        let mtu = mtu.to_string();
+        let (target, initiator) = (self.namespace(End::Target), self.namespace(End::Initiator));
+        let mut add = vec!["link", "add", "tgt1", "mtu", &mtu, "netns", &target, "type", "veth"];
+        add.extend(["peer", "name", "ini1", "mtu", &mtu, "netns", &initiator]);
+        ip(&add);
+        self.ip(End::Target, &["link", "set", "tgt1", "up"]);
+        self.ip(End::Initiator, &["link", "set", "ini1", "up"]);
+    }
+
     /// The name of a namespace, as for `ip netns`.
     pub fn namespace(&self, end: End) -> String {
         format!("{}-{}", self.name, if end == End::Target { "t" } else { "i" })
@@ -153,9 +164,9 @@ impl Lab {
         run(command).well().output
     }
 
-    /// Whether an XDP program is attached to the target's interface.
+    /// Whether an XDP program is attached to an interface of the target.
     pub fn xdp_attached(&self) -> bool {
-        self.ip(End::Target, &["-d", "link", "show", "dev", TARGET]).contains("xdp")
+        self.ip(End::Target, &["-d", "link", "show"]).contains("xdp")
     }
 }
 

@@ -25,7 +25,11 @@ fn slot(address: &str, path: &Path) -> String {
 
 /// What `xshelf discover --json` says of each slot, by address.
 fn discover(lab: &Lab) -> Vec<(String, Value)> {
-    let done = run(lab.xshelf(End::Initiator, &["discover", "ini0", "--json"])).well();
+    discover_on(lab, "ini0")
+}
+
+fn discover_on(lab: &Lab, interface: &str) -> Vec<(String, Value)> {
+    let done = run(lab.xshelf(End::Initiator, &["discover", interface, "--json"])).well();
     let json: Value = serde_json::from_str(&done.output).unwrap_or_else(|e| panic!("{e}\n{done}"));
     let targets = json["targets"].as_array().unwrap_or_else(|| panic!("no targets in {json:#}"));
     targets.iter().map(|slot| (slot["address"].as_str().unwrap().to_owned(), slot.clone())).collect()
@@ -34,7 +38,12 @@ fn discover(lab: &Lab) -> Vec<(String, Value)> {
 /// Writes, reads and verifies for a second.
 #[track_caller]
 fn verify(lab: &Lab, slots: &[&str]) {
-    let mut arguments = vec!["bench", "ini0"];
+    verify_on(lab, "ini0", slots);
+}
+
+#[track_caller]
+fn verify_on(lab: &Lab, interface: &str, slots: &[&str]) {
+    let mut arguments = vec!["bench", interface];
     arguments.extend(slots);
     arguments.extend(["--mode", "verify", "--destroy-data", "--depth", "16", "--seconds", "1", "--json"]);
     let done = run(lab.xshelf(End::Initiator, &arguments)).well();
@@ -133,6 +142,32 @@ fn an_mtu_one_byte_short_halves_the_sectors() {
         assert_eq!(found[0].1["sectors_per_frame"], sectors, "MTU {mtu}");
         server.stop();
     }
+}
+
+#[test]
+fn two_cards_of_different_mtu_serve_the_same_slots_at_once() {
+    let lab = lab! { mtu: 9000, queues: 1 };
+    lab.second_cable(1500);
+    let (first, second) = (lab.image("disk0", 4 * MIB), lab.image("disk1", 4 * MIB));
+    let server = Server::start(
+        &lab,
+        &["--interface", "tgt1", "--workers", "2", &slot("7.0", &first), &slot("7.1", &second)],
+    );
+    for (interface, sectors) in [("ini0", 16), ("ini1", 2)] {
+        let found = discover_on(&lab, interface);
+        assert_eq!(found.len(), 2, "{interface}");
+        assert!(found.iter().all(|(_, slot)| slot["sectors_per_frame"] == sectors), "{interface}: {found:?}");
+    }
+    // Whichever worker a card's frames arrive at, it has to hand half of them to the other.
+    std::thread::scope(|scope| {
+        let one = scope.spawn(|| verify_on(&lab, "ini0", &["7.0"]));
+        let other = scope.spawn(|| verify_on(&lab, "ini1", &["7.1"]));
+        one.join().unwrap();
+        other.join().unwrap();
+    });
+    verify_on(&lab, "ini0", &["7.1"]);
+    verify_on(&lab, "ini1", &["7.0"]);
+    leaves_nothing(&lab, server);
 }
 
 #[test]
