@@ -134,7 +134,7 @@ static __always_inline enum steer_reason judge(const struct xdp_md *ctx)
 
 // frags: without it no driver attaches us at an MTU above one page.
 SEC("xdp.frags")
-int steer(struct xdp_md *ctx)
+int xshelf_steer(struct xdp_md *ctx)
 {
 	__u32 reason = judge(ctx);
 	int action = XDP_PASS;

@@ -245,7 +245,7 @@ fn attaching_is_exclusive_and_ends_with_its_owner() {
             assert_eq!(first.attached(), Some(mode));
             let now = nic::facts(TARGET).unwrap();
             assert_eq!(now.programs.len(), 1);
-            assert_eq!(now.programs[0].name.as_deref(), Some("steer"));
+            assert_eq!(now.programs[0].name.as_deref(), Some("xshelf_steer"));
             let shown = if mode == AttachMode::Native { XdpMode::Native } else { XdpMode::Generic };
             assert_eq!(now.programs[0].mode, shown);
 

@@ -297,7 +297,7 @@ impl Steer {
             index: facts.index,
             program: skel
                 .progs
-                .steer
+                .xshelf_steer
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(|source| SteerError::Load { interface: facts.name.clone(), source })?,
