@@ -4,6 +4,7 @@ use crate::net::memory::{Dropped, MemoryConfig, MemoryQueue, Transmission, Visib
 use crate::protocol::Mac;
 use crate::shelf::{Routes, SlotFacts};
 use crate::storage::memory::{Fault, MemoryStorage, Schedule};
+use crate::storage::{Failure, Verb};
 use crate::worker::{Port, QueuePlace, SlotPlan, WorkerPost};
 use proptest::prelude::*;
 
