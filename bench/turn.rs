@@ -39,7 +39,7 @@ fn worker() -> Option<(Worker<MemoryQueue, MemoryStorage>, Wire)> {
     let posts = vec![WorkerPost::for_chunks(layout.chunks()).ok()?];
     let (queue, wire) = MemoryQueue::new(QueueId(0), Arc::clone(&region), MemoryConfig::default());
     let mut storage = MemoryStorage::new(Arc::clone(&region), 1024);
-    let slots = vec![SlotPlan { facts: facts()?, file: storage.add(vec![0; 4096 * 512]) }];
+    let slots = vec![SlotPlan { facts: facts()?, file: storage.add(vec![0; 4096 * 512]), cached: false }];
     let shared = Arc::new(Shared {
         region,
         layout,

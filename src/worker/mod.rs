@@ -61,6 +61,8 @@ pub struct SlotPlan {
     pub facts: SlotFacts,
     /// Its disk.
     pub file: FileId,
+    /// Whether the disk is written through the page cache, where an error may be that of another write.
+    pub cached: bool,
 }
 
 /// What all workers of a region share.

@@ -53,12 +53,18 @@ pub struct Worker<Q: Queue, S: Storage> {
     core: Core<Q, S>,
 }
 
+/// What is behind a slot.
+struct Disk {
+    file: FileId,
+    cached: bool,
+}
+
 /// All that is the worker's own; what it shares is passed along, so that a frame costs no reference count.
 struct Core<Q: Queue, S: Storage> {
     id: WorkerId,
     counters: Arc<Counters>,
     slots: Vec<Slot>,
-    files: Vec<FileId>,
+    disks: Vec<Disk>,
     lanes: Vec<Lane<Q>>,
     /// The lane to transmit from, by port.
     lane_of_port: Vec<Option<usize>>,
@@ -114,7 +120,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             id,
             runs: shared.layout.mint_runs(&shared.region, id)?,
             own: shared.layout.mint(&shared.region, id, Pool::Own)?,
-            files: slots.iter().map(|slot| slot.file).collect(),
+            disks: slots.iter().map(|slot| Disk { file: slot.file, cached: slot.cached }).collect(),
             runs_of: vec![0; slots.len()],
             slots: slots.into_iter().map(|slot| Slot::new(slot.facts)).collect(),
             lanes,

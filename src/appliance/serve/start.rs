@@ -605,7 +605,9 @@ fn spawn(
     let mut plans = Vec::new();
     let mut devices: Vec<Device> = Vec::new();
     for (file, slot) in (0..).map(FileId).zip(slots) {
-        plans.push(SlotPlan { facts: slot.facts, file });
+        // What is in RAM is written nowhere else, so that no error comes late.
+        let cached = slot.device.alignment().is_none() && slot.device.durability() != Durability::Ram;
+        plans.push(SlotPlan { facts: slot.facts, file, cached });
         devices.push(slot.device);
     }
     let plan = Plan { id, shared: Arc::clone(shared), slots: plans, counters };

@@ -95,7 +95,7 @@ fn crew_on<Q: Queue + Send + 'static>(
             firmware: "F".parse().unwrap(),
             config_string: Vec::new(),
         };
-        let slots = vec![SlotPlan { facts, file: storage.add(vec![w as u8; 64 * 512]) }];
+        let slots = vec![SlotPlan { facts, file: storage.add(vec![w as u8; 64 * 512]), cached: false }];
         let counter = Arc::new(Counters::default());
         counters.push(Arc::clone(&counter));
         let plan = Plan { id: WorkerId(w), shared: Arc::clone(&shared), slots, counters: counter };

@@ -108,7 +108,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         };
         let job = Job {
             ticket: Ticket(ticket),
-            file: self.files[usize::from(request.slot)],
+            file: self.disks[usize::from(request.slot)].file,
             verb,
             offset: io.offset(),
             buffer,
@@ -155,7 +155,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             Ok(()) => Outcome::GOOD,
             Err(failure) => {
                 self.counters.count(Counter::DiskErrors);
-                outcome_of(slot, request.io, failure)
+                outcome_of(slot, self.disks[usize::from(request.slot)].cached, request.io, failure)
             }
         };
         let good = outcome == Outcome::GOOD;
@@ -287,7 +287,7 @@ fn gather(shared: &Shared, frame: &Frame, data_at: usize, run: &mut Run, bytes: 
 
 /// What a failed command is answered with. A write or flush that fails leaves the medium in doubt: from then on the slot
 /// promises nothing, because a later flush could succeed without the lost data (design: never retried into success).
-fn outcome_of(slot: &mut Slot, io: Io, failure: Failure) -> Outcome {
+fn outcome_of(slot: &mut Slot, cached: bool, io: Io, failure: Failure) -> Outcome {
     let address = slot.facts().address;
     let full =
         matches!(failure, Failure::Errno(e) if e == libc::ENOSPC || e == libc::EDQUOT || e == libc::EFBIG);
@@ -297,8 +297,9 @@ fn outcome_of(slot: &mut Slot, io: Io, failure: Failure) -> Outcome {
             let gone = matches!(failure, Failure::Errno(e) if e == libc::ENODEV || e == libc::ENXIO || e == libc::EBADF);
             if gone { Outcome::FAULT } else { Outcome::UNREADABLE }
         }
-        // No room is no damage: nothing was promised, and nothing promised before is lost.
-        Access::Write if full => {
+        // No room is no damage: nothing was promised, and nothing promised before is lost. Through the page cache it may be
+        // another write that found no room, whose loss the kernel reports to whoever asks first.
+        Access::Write if full && !cached => {
             tracing::debug!("slot {address}: write of {} sectors at {} failed: {failure}", io.count, io.lba);
             Outcome::FAULT
         }

@@ -36,6 +36,7 @@ struct Shape {
     own: u32,
     pieces: usize,
     sectors: u8,
+    cached: bool,
     net: MemoryConfig,
 }
 
@@ -51,6 +52,7 @@ impl Default for Shape {
             own: 8,
             pieces: 3,
             sectors: 16,
+            cached: false,
             net: MemoryConfig { fill: 32, rx: 32, tx: 32, completion: 32, ..MemoryConfig::default() },
         }
     }
@@ -133,7 +135,7 @@ impl World {
                     firmware: "F".parse().unwrap(),
                     config_string: Vec::new(),
                 };
-                slots.push(SlotPlan { facts, file: storage.add(disk) });
+                slots.push(SlotPlan { facts, file: storage.add(disk), cached: shape.cached });
             }
             let ours = queues
                 .iter_mut()
@@ -578,6 +580,17 @@ fn of_two_flushes_the_second_waits_for_what_the_first_finds() {
 }
 
 #[test]
+fn no_room_is_damage_where_the_page_cache_is_between() {
+    for (cached, later) in [(false, 0x40), (true, 0x61)] {
+        let mut world = World::new(&Shape { cached, ..Shape::default() });
+        let fault = Fault::once(Failure::Errno(libc::ENOSPC));
+        world.workers[0].storage_mut().fail(FileId(0), Verb::Write, fault);
+        assert_eq!(world.ask(&write(0, 1, 0, &data(1, 1)))[0][27], 0x61);
+        assert_eq!(world.ask(&write(0, 2, 0, &data(1, 1)))[0][27], later, "cached: {cached}");
+    }
+}
+
+#[test]
 fn scarcity_drops_and_counts_and_recovers() {
     let shape = Shape { receive: 24, runs: 2, ..Shape::default() };
     let mut world = World::new(&shape);
@@ -710,6 +723,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
             own,
             pieces,
             sectors: if pieces == 1 { 4 } else { 16 },
+            cached: false,
             net: MemoryConfig { fill, rx: 16, tx, completion: tx, ..MemoryConfig::default() },
         },
     )
