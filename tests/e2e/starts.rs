@@ -49,9 +49,12 @@ fn without_root() {
     let lab = lab! { ..Cable::default() };
     let image = lab.image("disk", MIB);
     fs::set_permissions(&image, fs::Permissions::from_mode(0o666)).unwrap();
-    // Built trees lie in homes that others may not enter.
+    // Built trees lie in homes that others may not enter. Another process copies: a descriptor of ours, open for writing,
+    // could be inherited by a child that another test forks just now, and then the copy could not be executed.
     let binary = lab.path("xshelf");
-    fs::copy(env!("CARGO_BIN_EXE_xshelf"), &binary).unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_xshelf")).arg(&binary);
+    run(copy).well();
     let mut command = Command::new(&binary);
     command.args(["serve", "--interface", TARGET, &slot("7.0", &image)]);
     lab.enter(End::Target, &mut command);
