@@ -360,18 +360,9 @@ fn a_stop_in_the_middle_of_a_load_is_clean() {
     let server = Server::start(&lab, &["--workers", "2", &slot("7.0", &image)]);
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            let arguments = [
-                "bench",
-                "ini0",
-                "7.0",
-                "--mode",
-                "mix",
-                "--destroy-data",
-                "--depth",
-                "64",
-                "--seconds",
-                "2",
-            ];
+            let mut arguments =
+                vec!["bench", "ini0", "7.0", "--mode", "mix", "--destroy-data", "--depth", "64"];
+            arguments.extend(["--seconds", "2", "--deadline", "2"]);
             run(lab.xshelf(End::Initiator, &arguments))
         });
         std::thread::sleep(Duration::from_millis(700));
