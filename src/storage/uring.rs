@@ -20,8 +20,10 @@ use std::time::{Duration, Instant};
 
 /// Times one job is handed to the kernel again, after EAGAIN, EINTR or a part of its bytes.
 const TRIES: u8 = 32;
-/// How long a dropped storage waits for the kernel to give memory back.
+/// How long the kernel is given to let go of memory or a descriptor.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How often it is asked at least: after a pause of the whole machine the time is up before anything was tried.
+const ASKS: u32 = 20;
 /// Completions looked at in one go.
 const BATCH: usize = 64;
 
@@ -137,6 +139,8 @@ pub struct Stats {
     pub deaf: u64,
     /// Completions that belong to nothing. Anything but 0 is a defect.
     pub stray: u64,
+    /// Calls of io_uring_enter that a signal ended.
+    pub interrupted: u64,
     /// Failed calls of io_uring_enter, other than for a signal or a timeout.
     pub errors: u64,
     /// The errno of the last of those; 0 for none.
@@ -338,7 +342,8 @@ impl UringStorage {
         Ok(FileId(number))
     }
 
-    /// Takes a file out of the table. Its number may be given to the next file.
+    /// Takes a file out of the table. Its number may be given to the next file. The claim on it ends when the device
+    /// is dropped and this thread has turned or slept again: the last request that used it may hold it until then.
     ///
     /// # Errors
     /// [`FileError::Busy`] while jobs of it are in flight, [`FileError::Unknown`] or [`FileError::Io`].
@@ -413,8 +418,11 @@ impl UringStorage {
             let cancel = opcode::PollRemove::new(name).build().user_data(Name::Cancel.pack());
             let end = Instant::now() + DRAIN;
             // The poll may wait in the submission queue yet: the kernel takes them in order.
-            let mut asked = false;
-            while self.watches[index].as_ref().is_some_and(|w| w.armed) && Instant::now() < end {
+            let (mut asked, mut waits) = (false, 0);
+            while self.watches[index].as_ref().is_some_and(|w| w.armed)
+                && (waits < ASKS || Instant::now() < end)
+            {
+                waits += 1;
                 asked = asked || self.push(&cancel);
                 let _ = self.wait(Some(Duration::from_millis(10)));
                 self.harvest_rearming(Some(index));
@@ -504,7 +512,10 @@ impl UringStorage {
         }
         match io::Error::last_os_error().raw_os_error().unwrap_or(0) {
             libc::ETIME => Entered::TimedOut,
-            libc::EINTR => Entered::Interrupted,
+            libc::EINTR => {
+                self.stats.interrupted += 1;
+                Entered::Interrupted
+            }
             errno => {
                 // Memory for requests ran out or the like: what was not taken is still on the queue.
                 self.stats.errors += 1;
@@ -716,8 +727,9 @@ impl UringStorage {
             watch.generation = u32::MAX;
         }
         let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-        let mut asked = false;
-        while self.free.len() < self.slots.len() && Instant::now() < end {
+        let (mut asked, mut waits) = (false, 0);
+        while self.free.len() < self.slots.len() && (waits < ASKS || Instant::now() < end) {
+            waits += 1;
             asked = asked || self.push(&cancel.clone().user_data(Name::Cancel.pack()));
             let _ = self.wait(Some(Duration::from_millis(50)));
             // Retries would go on for ever.
@@ -994,6 +1006,52 @@ mod tests {
                 }
                 _ => panic!("{verb:?} {moved} + {result} of {len} ended otherwise"),
             }
+        }
+    }
+
+    fn ring() -> UringStorage {
+        UringStorage::new(Arc::new(Region::heap(4)), 4, vec![]).unwrap()
+    }
+
+    #[test]
+    fn a_watch_that_the_kernel_gives_up_is_armed_again_unless_it_failed() {
+        use rustix::event::{EventfdFlags, eventfd};
+        let mut ring = ring();
+        let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        ring.watch_eventfd(event.as_fd(), 5).unwrap();
+        let generation = ring.watches[0].as_ref().unwrap().generation;
+        ring.turn();
+        assert_eq!(ring.ring.submission().len(), 0);
+        // A completion with F_MORE, without it, with an error, and of an earlier watch in the same place.
+        for (generation, result, flags, armed, queued) in [
+            (generation, 1, 2, true, 0),
+            (generation, 1, 0, true, 1),
+            (generation, -libc::ECANCELED, 0, false, 1),
+            (generation + 1, 1, 0, false, 1),
+        ] {
+            ring.spoke(0, generation, result, flags, true);
+            let watch = ring.watches[0].as_ref().unwrap();
+            assert_eq!((watch.armed, ring.ring.submission().len()), (armed, queued), "{result} {flags}");
+        }
+        assert_eq!((ring.stats.rearmed, ring.stats.deaf), (1, 1));
+        assert_eq!(ring.wait_event(None), Woken::Event);
+        rustix::io::write(&event, &1u64.to_ne_bytes()).unwrap();
+        assert_eq!(ring.wait_event(None), Woken::Event, "armed again");
+    }
+
+    #[test]
+    fn completions_of_nobody_change_nothing() {
+        let mut ring = ring();
+        ring.completed(0, 0, 512);
+        ring.completed(99, 0, 512);
+        assert_eq!((ring.stats.stray, ring.in_flight(), ring.free.len()), (2, 0, 4));
+    }
+
+    #[test]
+    fn the_thread_forgets_a_ring_with_its_storage() {
+        // A thread can register 16, and one that stays registered stays open.
+        for n in 0..40 {
+            assert_eq!(ring().enter.1, IORING_ENTER_REGISTERED_RING, "ring {n}");
         }
     }
 
