@@ -688,9 +688,6 @@ impl UringStorage {
         if job.verb == Verb::Flush {
             return Ok(true);
         }
-        if job.verb == Verb::Write && file.read_only() {
-            return Err(Failure::Errno(libc::EBADF));
-        }
         let (at, len) = (job.at as usize, job.len as usize);
         let start = job.buffer.address() as usize + at;
         if at + len > job.buffer.capacity() || start + len > self.region.len() {
@@ -1045,6 +1042,49 @@ mod tests {
         ring.completed(0, 0, 512);
         ring.completed(99, 0, 512);
         assert_eq!((ring.stats.stray, ring.in_flight(), ring.free.len()), (2, 0, 4));
+    }
+
+    #[test]
+    fn the_rest_of_a_job_goes_where_it_belongs() {
+        use crate::storage::{FileId, Ticket, device};
+        let path = tempfile::NamedTempFile::new().unwrap();
+        path.as_file().set_len(16384).unwrap();
+        let file = device::open(path.path(), device::Options::default()).unwrap();
+        let region = Arc::new(Region::heap(2));
+        let mut ring = UringStorage::new(Arc::clone(&region), 1, vec![file]).unwrap();
+        let mut chunk = region.mint(1).unwrap();
+        for (i, sector) in region.bytes_mut(&mut chunk, 0, 4096).chunks_mut(512).enumerate() {
+            sector.fill(i as u8 + 1);
+        }
+        let buffer = Buffer::Chunk(chunk);
+        let job = Job {
+            ticket: Ticket(1),
+            file: FileId(0),
+            verb: Verb::Write,
+            offset: 1024,
+            buffer,
+            at: 512,
+            len: 2048,
+        };
+        // As if the kernel had done the first 1024 of 2048 bytes.
+        let index = ring.free.pop().unwrap();
+        ring.busy[0] += 1;
+        ring.slots[0].job = Some(job);
+        ring.slots[0].moved = 1024;
+        assert!(ring.start(index));
+        while ring.in_flight() > 0 {
+            ring.turn();
+            ring.reap(1, &mut |done| {
+                assert_eq!(done.result, Ok(()));
+                retire(done.buffer);
+            });
+        }
+        let bytes = std::fs::read(path.path()).unwrap();
+        assert_eq!(
+            (bytes.len(), &bytes[2048..2560], &bytes[2560..3072]),
+            (16384, &[4; 512][..], &[5; 512][..])
+        );
+        assert!(bytes[..2048].iter().chain(&bytes[3072..]).all(|&b| b == 0));
     }
 
     #[test]
