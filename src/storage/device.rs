@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long a backing that another program has is tried again. A process that was killed keeps its registered files
 /// for some milliseconds after its end, until the kernel has taken its io_uring apart (io_ring_exit_work); the next
-/// start must not stumble over that.
+/// start must not stumble over that. Nor over a child process, which has copies of all descriptors until it executes
+/// its program, nor over a ring that still serves other files and frees its last request with its next turn.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
 /// The pause between two tries.
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
