@@ -7,6 +7,12 @@
 //!
 //! Read the modules in this order; it is the way of a frame. `protocol` and `shelf` are pure: no descriptors, no
 //! threads, no clocks. `net` and `storage` know nothing of ATA. Only `worker` names both.
+//!
+//! `unsafe` is denied but where a module allows it for itself: `frame::region` (the memory behind the tokens), `net::ring`,
+//! `net::xsk` and `net::sys` (rings and system calls), `storage::uring` (memory that the kernel works on) and
+//! `initiator::socket` (packet sockets).
+
+#![deny(unsafe_code)]
 
 pub mod exit;
 pub mod limits;

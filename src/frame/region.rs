@@ -2,6 +2,7 @@
 //!
 //! Not a pool: it hands out every token once and lets bytes be seen only through a token.
 //! Invariant: a chunk's ledger entry is `OWNED` exactly while a [`Chunk`] token for it exists.
+#![allow(unsafe_code)]
 
 use super::{Buffer, Chunk, Run};
 use crate::limits;

@@ -4,6 +4,7 @@
 //! can send a chunk only from the offset it was received at, and a frame of several pieces needs others.
 //! Invariant: this is the only producer of the ring (xsk-rs's own is never used), and the mapping goes before the
 //! socket is closed, for a mapped ring keeps a closed socket bound.
+#![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -2,6 +2,7 @@
 //!
 //! Not a place for decisions: each function is one call with its arguments checked by type.
 //! Invariant: all `unsafe` of `nic`, `steer` and `ladder` is here; what the kernel fills in is sized by type.
+#![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int, c_void};
 use std::io;

@@ -3,6 +3,7 @@
 //! Not the XDP program, which decides what arrives here (`steer`), nor the choice of flags (`ladder`).
 //! Invariant: an address is in a ring only while its chunk is lent; chunks go in by token and come out by token.
 //! xsk-rs keeps UMEM, sockets and the RX, FILL and COMPLETION rings; its types do not leave this module.
+#![allow(unsafe_code)]
 
 use super::assemble::{Assembler, Step};
 use super::ladder::Rung;

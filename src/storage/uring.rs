@@ -4,6 +4,7 @@
 //! the ring is made for the thread that made it.
 //! Invariant: the kernel works only on memory whose token lies in the table of jobs, and a token leaves the table
 //! only with the kernel's last word on its job.
+#![allow(unsafe_code)]
 
 use super::device::Device;
 use super::{Done, Failure, FileId, Job, Sleep, Storage, Verb, Woken};
