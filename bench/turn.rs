@@ -17,19 +17,7 @@ const PORT: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const BATCH: usize = 32;
 
 fn facts() -> Option<SlotFacts> {
-    Some(SlotFacts {
-        address: Address { shelf: 7, slot: 0 },
-        vlan: 0,
-        sectors: 4096,
-        read_only: false,
-        write_cache: false,
-        rotational: false,
-        physical_block: 512,
-        serial: "S".parse().ok()?,
-        model: "M".parse().ok()?,
-        firmware: "F".parse().ok()?,
-        config_string: Vec::new(),
-    })
+    Some(SlotFacts::new(Address { shelf: 7, slot: 0 }, 4096))
 }
 
 fn worker() -> Option<(Worker<MemoryQueue, MemoryStorage>, Wire)> {

@@ -33,6 +33,8 @@ pub const ATA_FRAME: usize = ETHERNET + AOE_HEADER + ATA_SECTION;
 pub const MIN_FRAME: usize = 60;
 /// Longest config string of a slot (AoEr11, section 3.2).
 pub const CONFIG_STRING: usize = 1024;
+/// Addresses in a MAC mask list or a reservation: their number is a byte on the wire (AoEr11, sections 3.3 and 3.4).
+pub const MAC_LIST: usize = 255;
 
 /// Sectors that fit behind the header in one chunk.
 pub const CHUNK_SECTORS: usize = (CHUNK - PAYLOAD_AT) / SECTOR;

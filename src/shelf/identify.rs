@@ -90,17 +90,11 @@ mod tests {
 
     fn facts(sectors: u64) -> SlotFacts {
         SlotFacts {
-            address: Address { shelf: 7, slot: 3 },
-            vlan: 0,
-            sectors,
-            read_only: false,
-            write_cache: false,
-            rotational: false,
             physical_block: 4096,
             serial: "SER1".parse().unwrap(),
             model: "xshelf disk".parse().unwrap(),
             firmware: "0.1".parse().unwrap(),
-            config_string: Vec::new(),
+            ..SlotFacts::new(Address { shelf: 7, slot: 3 }, sectors)
         }
     }
 

@@ -11,9 +11,11 @@ pub mod order;
 pub mod reply;
 pub mod routes;
 pub mod slot;
+pub mod state;
 
 pub use admit::{Admitted, Refusal, admit};
 pub use command::{Access, Io};
 pub use order::{Order, Turn};
 pub use routes::{Route, Routes, RoutesError};
-pub use slot::{AtaText, Decision, Path, Slot, SlotFacts, TextError};
+pub use slot::{AtaText, Decision, Health, Path, ReservedAnswer, Slot, SlotFacts, TextError};
+pub use state::{ConfigString, MacList, SlotState};

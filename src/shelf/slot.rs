@@ -6,6 +6,7 @@
 use super::admit::{Admitted, Refusal};
 use super::command::{self, Bounds, Io};
 use super::order::Order;
+use super::state::SlotState;
 use super::{identify, reply};
 use crate::limits;
 use crate::protocol::ata::{self, Ata, Outcome};
@@ -67,6 +68,28 @@ impl<const N: usize> std::fmt::Debug for AtaText<N> {
     }
 }
 
+/// What a command is answered with that a reservation forbids.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReservedAnswer {
+    /// AoE error 6, as the protocol has it. A Linux host repeats the command for 180 s (drivers/block/aoe/aoenet.c).
+    #[default]
+    Aoe,
+    /// ATA status 41/04: an I/O error at once.
+    Ata,
+}
+
+/// What is known of the health of the device behind a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It has no way to say, or none that we know.
+    #[default]
+    Unknown,
+    /// It says it is well.
+    Good,
+    /// It says it is failing, or about to.
+    Failing,
+}
+
 /// What a slot says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotFacts {
@@ -80,18 +103,60 @@ pub struct SlotFacts {
     pub read_only: bool,
     /// Whether an answered write may still be volatile until a flush.
     pub write_cache: bool,
+    /// Whether TRIM is served: the backing can free what it no longer needs, and reads zeroes there.
+    pub trim: bool,
     /// Whether the medium rotates.
     pub rotational: bool,
     /// Bytes of a physical block.
     pub physical_block: u32,
+    /// Bytes from the start of a physical block to the first sector of the slot.
+    pub misalignment: u32,
+    /// What its device says of its health.
+    pub health: Health,
     /// Serial number: stable and unique, initiators take it as the identity of the disk.
     pub serial: AtaText<20>,
     /// Model.
     pub model: AtaText<40>,
     /// Firmware.
     pub firmware: AtaText<8>,
-    /// The config string; at most [`limits::CONFIG_STRING`] bytes.
-    pub config_string: Vec<u8>,
+    /// World wide name; 0 for none.
+    pub wwn: u64,
+    /// Requests it says it can queue (Query Config, buffer count); at least 2.
+    pub buffers: u16,
+    /// Who may talk to it by order of the administrator; empty for everybody. A host has to be both on this list and
+    /// on the mask list of the state, as far as they are not empty.
+    pub allow: Vec<Mac>,
+    /// What a command is answered with that a reservation forbids.
+    pub reserved_answer: ReservedAnswer,
+    /// What hosts have set.
+    pub state: SlotState,
+}
+
+impl SlotFacts {
+    /// A slot of so many sectors with nothing special about it.
+    #[must_use]
+    pub fn new(address: Address, sectors: u64) -> Self {
+        Self {
+            address,
+            vlan: 0,
+            sectors,
+            read_only: false,
+            write_cache: false,
+            trim: false,
+            rotational: false,
+            physical_block: limits::SECTOR as u32,
+            misalignment: 0,
+            health: Health::Unknown,
+            serial: AtaText([b' '; 20]),
+            model: AtaText([b' '; 40]),
+            firmware: AtaText([b' '; 8]),
+            wwn: 0,
+            buffers: limits::BUFFER_COUNT,
+            allow: Vec::new(),
+            reserved_answer: ReservedAnswer::default(),
+            state: SlotState::default(),
+        }
+    }
 }
 
 /// The path a request took: what the answer depends on beside the slot.
@@ -172,7 +237,7 @@ impl Slot {
             Command::Ata => return self.decide_ata(request, path, frame, have, total),
             Command::Config => match self.decide_config(request, path, frame, have) {
                 Ok(command) => {
-                    let string = &self.facts.config_string;
+                    let string = &self.facts.state.config_string;
                     reply::config(frame, request, self.from(path), command, path.sectors, string)
                 }
                 Err(ConfigRefusal::Silence(why)) => return Decision::Silence(why),
@@ -203,7 +268,7 @@ impl Slot {
             let text = argument.get(limits::CONFIG_SECTION..)?.get(..length)?;
             (length <= limits::CONFIG_STRING).then_some(text)
         };
-        let string = &self.facts.config_string[..];
+        let string = &self.facts.state.config_string[..];
         let matches = match config.command {
             // Length and string of a read mean nothing: aoetools send 1024 of them.
             ConfigCommand::Read => return Ok(config.command),
@@ -288,7 +353,7 @@ impl Slot {
     #[must_use]
     pub fn announce(&self, path: &Path, frame: &mut [u8]) -> Option<usize> {
         let tag = (self.facts.vlan != 0).then_some(self.facts.vlan);
-        reply::announcement(frame, self.from(path), tag, path.sectors, &self.facts.config_string)
+        reply::announcement(frame, self.from(path), tag, path.sectors, &self.facts.state.config_string)
     }
 }
 

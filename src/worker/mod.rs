@@ -21,8 +21,8 @@ pub use turn::{Census, Worker};
 
 use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerId};
 use crate::limits;
-use crate::protocol::{Header, Mac};
-use crate::shelf::{Routes, SlotFacts};
+use crate::protocol::{Address, Header, Mac};
+use crate::shelf::{Health, Routes, SlotFacts, SlotState};
 use crate::storage::FileId;
 use arrayvec::ArrayVec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -162,16 +162,64 @@ impl Homecoming {
     }
 }
 
-/// What the appliance tells a worker.
+/// What the appliance tells a worker. A slot is named by its number with that worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Announce every slot on every port.
     Announce,
+    /// Announce every slot on this port: its link came up, or it carries more or fewer sectors now.
+    AnnounceOn(PortId),
+    /// The state of an [`Errand::Save`] is on stable storage, or could not be brought there.
+    Saved {
+        /// The slot.
+        slot: u16,
+        /// Whether it is kept; if not, what was before holds.
+        kept: bool,
+    },
+    /// The backing of a slot has another size now.
+    Resized {
+        /// The slot.
+        slot: u16,
+        /// Its new size in sectors.
+        sectors: u64,
+    },
+    /// The device of a slot says this of its health now.
+    Health {
+        /// The slot.
+        slot: u16,
+        /// What it says.
+        health: Health,
+    },
     /// The end is near: look often for what still has to come home.
     Drain,
     /// End.
     Exit,
 }
+
+/// What a worker asks of whoever keeps the state of its slots. At most one [`Errand::Save`] of a slot is on its way; a
+/// worker never waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// Bring this state to stable storage; answered by [`Control::Saved`] to the worker.
+    Save {
+        /// Who asks.
+        worker: WorkerId,
+        /// The slot's number with that worker.
+        slot: u16,
+        /// The slot.
+        address: Address,
+        /// Its new state.
+        state: Box<SlotState>,
+    },
+    /// The state saved last is in force now: nobody is served by the one before any more.
+    InForce {
+        /// The slot.
+        address: Address,
+    },
+}
+
+/// Takes errands; `None` when a slot's state cannot be changed (tests, benches).
+pub type Errands = std::sync::mpsc::SyncSender<Errand>;
 
 /// An eventfd that wakes a worker out of its io_uring.
 #[derive(Debug)]

@@ -304,6 +304,12 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                         self.announcements.extend((0..self.slots.len()).map(|slot| (slot, PortId(port))));
                     }
                 }
+                Mail::Command(
+                    Control::AnnounceOn(_)
+                    | Control::Saved { .. }
+                    | Control::Resized { .. }
+                    | Control::Health { .. },
+                ) => {}
                 Mail::Command(Control::Drain) => self.draining = true,
                 Mail::Command(Control::Exit) => self.exit = true,
             }

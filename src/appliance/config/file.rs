@@ -6,7 +6,8 @@
 use super::keys::{self, Table};
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean, line_and_column};
 use super::rules::{self, Draft, DraftInterface, DraftSlot, Given, Remedies};
-use super::{Config, Cores, Memory, Queues, numbers};
+use super::{Config, Cores, Memory, Queues, Rivals, numbers};
+use crate::shelf::ReservedAnswer;
 use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -157,6 +158,14 @@ impl Reader<'_> {
                 .map(|given| given.value)
                 .unwrap_or_default(),
             worker: self.integer(at, "worker", |n| rules::within(n, &(0..=keys::WORKER_COUNT.end() - 1))),
+            firmware: None,
+            wwn: None,
+            offset: 0,
+            length: None,
+            allow: Vec::new(),
+            reserved_answer: ReservedAnswer::default(),
+            rivals: Rivals::default(),
+            buffers: None,
         }
     }
 

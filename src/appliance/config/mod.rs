@@ -17,8 +17,8 @@ pub use quick::Quick;
 pub use crate::net::ladder::Mode;
 
 use crate::limits;
-use crate::protocol::Address;
-use crate::shelf::AtaText;
+use crate::protocol::{Address, Mac};
+use crate::shelf::{AtaText, ReservedAnswer};
 use std::path::PathBuf;
 
 /// A configuration that obeys all rules.
@@ -84,10 +84,36 @@ pub struct Slot {
     pub config_string: Vec<u8>,
     /// The worker that is to own it, if one was named.
     pub worker: Option<u16>,
+    /// Firmware in IDENTIFY, if one was given.
+    pub firmware: Option<AtaText<8>>,
+    /// World wide name in IDENTIFY, if one was given; 0 for none.
+    pub wwn: Option<u64>,
+    /// First byte of the backing that is served; a multiple of 512.
+    pub offset: u64,
+    /// Bytes that are served, a multiple of 512; `None` for all behind `offset`.
+    pub length: Option<u64>,
+    /// Who may talk to it; empty for everybody. Each once.
+    pub allow: Vec<Mac>,
+    /// What a command is answered with that a reservation forbids.
+    pub reserved_answer: ReservedAnswer,
+    /// What to do when another target claims its address.
+    pub rivals: Rivals,
+    /// Requests it says it can queue, if that was given; at least 2.
+    pub buffers: Option<u16>,
     /// Where its path was configured.
     pub place: Place,
     /// The path's key there, such as `slot[0].path`; empty on the command line.
     pub key: String,
+}
+
+/// What to do when another target on the wire answers for the address of a slot of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rivals {
+    /// Do not begin to serve the slot, and raise an alarm if it happens later.
+    #[default]
+    Refuse,
+    /// Serve it all the same, and raise the alarm.
+    Alarm,
 }
 
 /// The threads that serve.

@@ -5,7 +5,8 @@
 
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean};
 use super::rules::{self, Draft, DraftInterface, DraftSlot, Given, Remedies};
-use super::{Config, Cores, Memory, Queues, keys};
+use super::{Config, Cores, Memory, Queues, Rivals, keys};
+use crate::shelf::ReservedAnswer;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -168,6 +169,14 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
         vlan: 0,
         config_string: Vec::new(),
         worker: None,
+        firmware: None,
+        wwn: None,
+        offset: 0,
+        length: None,
+        allow: Vec::new(),
+        reserved_answer: ReservedAnswer::default(),
+        rivals: Rivals::default(),
+        buffers: None,
     };
     let mut seen: Vec<String> = Vec::new();
     for part in parts {

@@ -5,10 +5,10 @@
 
 use super::keys;
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean};
-use super::{Config, Cores, HugePages, Interface, Memory, Mode, Queues, Slot, Workers};
+use super::{Config, Cores, HugePages, Interface, Memory, Mode, Queues, Rivals, Slot, Workers};
 use crate::limits;
-use crate::protocol::Address;
-use crate::shelf::AtaText;
+use crate::protocol::{Address, Mac};
+use crate::shelf::{AtaText, ReservedAnswer};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
@@ -42,6 +42,14 @@ pub(super) struct DraftSlot {
     pub vlan: u16,
     pub config_string: Vec<u8>,
     pub worker: Option<Given<u16>>,
+    pub firmware: Option<AtaText<8>>,
+    pub wwn: Option<u64>,
+    pub offset: u64,
+    pub length: Option<u64>,
+    pub allow: Vec<Mac>,
+    pub reserved_answer: ReservedAnswer,
+    pub rivals: Rivals,
+    pub buffers: Option<u16>,
 }
 
 /// Everything that was read.
@@ -151,6 +159,14 @@ impl Draft {
                 vlan: s.vlan,
                 config_string: s.config_string,
                 worker: s.worker.map(|w| w.value),
+                firmware: s.firmware,
+                wwn: s.wwn,
+                offset: s.offset,
+                length: s.length,
+                allow: s.allow,
+                reserved_answer: s.reserved_answer,
+                rivals: s.rivals,
+                buffers: s.buffers,
                 place: path.place,
                 key: path.key,
             })

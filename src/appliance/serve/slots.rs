@@ -5,9 +5,9 @@
 
 use crate::appliance::config::Slot;
 use crate::appliance::keeper::Keeper;
-use crate::limits::SECTOR;
+use crate::limits::{self, SECTOR};
 use crate::protocol::Address;
-use crate::shelf::{AtaText, SlotFacts, TextError};
+use crate::shelf::{AtaText, SlotFacts, SlotState, TextError};
 use crate::storage::device::{self, Device, Durability, Identity, OpenError, Options};
 use std::path::PathBuf;
 
@@ -100,10 +100,8 @@ fn open_one(slot: &Slot, keeper: &dyn Keeper) -> Result<OpenSlot, SlotError> {
         None => own.parse().map_err(|source| SlotError::Text { address, text: own.to_owned(), source })?,
     };
     let facts = SlotFacts {
-        address,
         vlan: slot.vlan,
-        sectors: device.size() / SECTOR as u64,
-        read_only: slot.read_only,
+        read_only: device.read_only(),
         write_cache: device.durability() == Durability::OnFlush,
         rotational: device.rotational().unwrap_or(false),
         physical_block: device.physical_block(),
@@ -112,8 +110,16 @@ fn open_one(slot: &Slot, keeper: &dyn Keeper) -> Result<OpenSlot, SlotError> {
             Some(model) => model,
             None => MODEL.parse::<AtaText<40>>().map_err(|_| text(MODEL))?,
         },
-        firmware: FIRMWARE.parse::<AtaText<8>>().map_err(|_| text(FIRMWARE))?,
-        config_string: slot.config_string.clone(),
+        firmware: match slot.firmware {
+            Some(firmware) => firmware,
+            None => FIRMWARE.parse::<AtaText<8>>().map_err(|_| text(FIRMWARE))?,
+        },
+        wwn: slot.wwn.unwrap_or(0),
+        buffers: slot.buffers.unwrap_or(limits::BUFFER_COUNT),
+        allow: slot.allow.clone(),
+        reserved_answer: slot.reserved_answer,
+        state: SlotState::with_config_string(&slot.config_string),
+        ..SlotFacts::new(address, device.size() / SECTOR as u64)
     };
     Ok(OpenSlot { facts, worker: slot.worker, device })
 }

@@ -7,17 +7,9 @@ const HOST: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 fn facts() -> SlotFacts {
     SlotFacts {
-        address: Address { shelf: 7, slot: 3 },
-        vlan: 0,
-        sectors: 2048,
-        read_only: false,
-        write_cache: false,
-        rotational: false,
-        physical_block: 512,
         serial: "S".parse().unwrap(),
-        model: "M".parse().unwrap(),
-        firmware: "F".parse().unwrap(),
-        config_string: b"hello".to_vec(),
+        state: SlotState::with_config_string(b"hello"),
+        ..SlotFacts::new(Address { shelf: 7, slot: 3 }, 2048)
     }
 }
 

@@ -82,19 +82,7 @@ fn crew_on<Q: Queue + Send + 'static>(
     let mut counters = Vec::new();
     for w in 0..workers {
         let mut storage = MemoryStorage::new(Arc::clone(&shared.region), disk_capacity);
-        let facts = SlotFacts {
-            address: address(w),
-            vlan: 0,
-            sectors: 64,
-            read_only: false,
-            write_cache: false,
-            rotational: false,
-            physical_block: 512,
-            serial: "S".parse().unwrap(),
-            model: "M".parse().unwrap(),
-            firmware: "F".parse().unwrap(),
-            config_string: Vec::new(),
-        };
+        let facts = SlotFacts::new(address(w), 64);
         let slots = vec![SlotPlan { facts, file: storage.add(vec![w as u8; 64 * 512]), cached: false }];
         let counter = Arc::new(Counters::default());
         counters.push(Arc::clone(&counter));

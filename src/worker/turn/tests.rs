@@ -122,19 +122,7 @@ impl World {
             let mut slots = Vec::new();
             for (i, _) in shape.slots.iter().enumerate().filter(|(_, owner)| **owner == w) {
                 let disk = (0..SECTORS).flat_map(|lba| fresh(i as u8, lba)).collect();
-                let facts = SlotFacts {
-                    address: address(i),
-                    vlan: 0,
-                    sectors: SECTORS as u64,
-                    read_only: false,
-                    write_cache: false,
-                    rotational: false,
-                    physical_block: 512,
-                    serial: "S".parse().unwrap(),
-                    model: "M".parse().unwrap(),
-                    firmware: "F".parse().unwrap(),
-                    config_string: Vec::new(),
-                };
+                let facts = SlotFacts::new(address(i), SECTORS as u64);
                 slots.push(SlotPlan { facts, file: storage.add(disk), cached: shape.cached });
             }
             let ours = queues
