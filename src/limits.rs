@@ -36,6 +36,12 @@ pub const CONFIG_STRING: usize = 1024;
 /// Addresses in a MAC mask list or a reservation: their number is a byte on the wire (AoEr11, sections 3.3 and 3.4).
 pub const MAC_LIST: usize = 255;
 
+/// Slots the XDP program knows one by one (`STEER_SLOTS`); more are neither masked nor watched there, only in user space.
+pub const STEERED_SLOTS: u32 = 1 << 16;
+/// Pairs of a masked slot and a host that may talk to it, in the XDP program (`STEER_ALLOWED`); a slot whose hosts do not
+/// fit is masked in user space only.
+pub const STEERED_HOSTS: u32 = 1 << 16;
+
 /// Sectors that fit behind the header in one chunk.
 pub const CHUNK_SECTORS: usize = (CHUNK - PAYLOAD_AT) / SECTOR;
 /// Most sectors advertised and accepted in one command: what MTU 9000 carries, rounded down to a power of two.
@@ -107,6 +113,7 @@ const _: () = assert!(FILL_RING.is_power_of_two() && RX_RING.is_power_of_two() &
 const _: () = assert!(RECEIVE_CHUNKS > FILL_RING);
 const _: () = assert!(RUNS as usize >= REQUESTS + TX_RING as usize / REPLY_PIECES);
 const _: () = assert!(BUFFER_COUNT >= 2, "Linux never attaches to a target that advertises less");
+const _: () = assert!(STEERED_HOSTS as usize >= (MAX_SLOT as usize + 1) * MAC_LIST, "one shelf fits");
 const _: () = assert!(
     OWN_CHUNKS as usize > MAX_SLOT as usize + 1,
     "one wildcard to a full shelf is answered in one go"

@@ -5,15 +5,16 @@
 
 mod namespace;
 
-use namespace::{INITIATOR_MAC, TARGET, TARGET_MAC, alone, ip, request, tagged, veth};
+use namespace::{INITIATOR, INITIATOR_MAC, Station, TARGET, TARGET_MAC, alone, ip, request, tagged, veth};
 use std::os::fd::AsRawFd;
 use xshelf::frame::QueueId;
 use xshelf::net::ladder::Rung;
 use xshelf::net::nic::{self, XdpMode};
-use xshelf::net::steer::{AttachMode, Reason, Steer, SteerError};
+use xshelf::net::steer::{AttachMode, Event, EventKind, Events, GUARD_TAG, Reason, Steer, SteerError};
 use xshelf::net::xsk::{Rings, Umem, XskError, XskQueue};
-use xshelf::protocol::Mac;
+use xshelf::protocol::{Address, Mac};
 
+const DROP: u32 = 1;
 const PASS: u32 = 2;
 const REDIRECT: u32 = 4;
 const SHELF: u16 = 1234;
@@ -79,7 +80,11 @@ impl Bench {
             let want = before.get(r) + u64::from(r == reason);
             assert_eq!(count, want, "{} after {} bytes {head:02x?}", r.name(), frame.len());
         }
-        let want = if reason == Reason::Redirected { REDIRECT } else { PASS };
+        let want = match reason {
+            Reason::Redirected => REDIRECT,
+            Reason::Masked => DROP,
+            _ => PASS,
+        };
         assert_eq!(got, want, "{} bytes {head:02x?}", frame.len());
     }
 }
@@ -202,6 +207,308 @@ fn shelves_come_and_go() {
     });
 }
 
+/// Slot 3 of the shelf, which [`request`] asks.
+const SLOT: Address = Address { shelf: SHELF, slot: 3 };
+const STRANGER: [u8; 6] = [2, 0xae, 0, 0, 9, 9];
+
+/// The same frame from another host.
+fn from(mac: [u8; 6], mut frame: Vec<u8>) -> Vec<u8> {
+    frame[6..12].copy_from_slice(&mac);
+    frame
+}
+
+/// The same frame to another address.
+fn to_slot(slot: Address, mut frame: Vec<u8>) -> Vec<u8> {
+    frame[16..18].copy_from_slice(&slot.shelf.to_be_bytes());
+    frame[18] = slot.slot;
+    frame
+}
+
+/// The same frame as a response, of any version.
+fn answer(version: u8, mut frame: Vec<u8>) -> Vec<u8> {
+    frame[14] = version << 4 | 8;
+    frame
+}
+
+/// The config query by which an xshelf asks whose slot 3 is.
+fn guard_query() -> Vec<u8> {
+    let mut frame = request(BROADCAST, SHELF, 60);
+    frame[20..24].copy_from_slice(&GUARD_TAG.to_be_bytes());
+    frame
+}
+
+#[test]
+fn masked_slots_are_closed_to_strangers() {
+    alone(|| {
+        let bench = Bench::new();
+        let maps = bench.steer.slots().share().unwrap();
+        let frame = || request(TARGET_MAC, SHELF, 60);
+        // Known or allowed alone changes nothing.
+        maps.set_slot(SLOT, 0).unwrap();
+        bench.check(0, &frame(), Reason::Redirected);
+        maps.allow(SLOT, Mac(INITIATOR_MAC)).unwrap();
+        bench.check(0, &from(STRANGER, frame()), Reason::Redirected);
+
+        maps.set_masked(SLOT, true).unwrap();
+        for destination in [TARGET_MAC, BROADCAST] {
+            for len in [24, 60, 1514, 9014] {
+                let frame = || request(destination, SHELF, len);
+                bench.check(0, &frame(), Reason::Redirected);
+                bench.check(0, &tagged(frame(), 7), Reason::Redirected);
+                bench.check(0, &from(STRANGER, frame()), Reason::Masked);
+                bench.check(0, &tagged(from(STRANGER, frame()), 7), Reason::Masked);
+                bench.check(1, &from(STRANGER, frame()), Reason::Masked);
+            }
+        }
+        for at in 0..6 {
+            let mut near = INITIATOR_MAC;
+            near[at] ^= 0x80;
+            bench.check(0, &from(near, frame()), Reason::Masked);
+        }
+        // What has reasons of its own keeps them, and nobody is stopped but at this very slot.
+        let stranger = from(STRANGER, frame());
+        bench.check(0, &answer(1, stranger.clone()), Reason::Response);
+        bench.check(0, &from(STRANGER, request(STRANGER, SHELF, 60)), Reason::OtherMac);
+        for (shelf, slot) in [(SHELF, 2), (SHELF, 0xff), (0xffff, 3), (0xffff, 0xff)] {
+            bench.check(0, &to_slot(Address { shelf, slot }, stranger.clone()), Reason::Redirected);
+        }
+        // Where it lives changes, who may talk to it does not.
+        maps.set_slot(SLOT, 9).unwrap();
+        bench.check(0, &stranger, Reason::Masked);
+
+        maps.allow(SLOT, Mac(STRANGER)).unwrap();
+        bench.check(0, &stranger, Reason::Redirected);
+        maps.disallow(SLOT, Mac(STRANGER)).unwrap();
+        maps.disallow(SLOT, Mac(STRANGER)).unwrap();
+        bench.check(0, &stranger, Reason::Masked);
+        maps.disallow(SLOT, Mac(INITIATOR_MAC)).unwrap();
+        bench.check(0, &frame(), Reason::Masked);
+        maps.set_masked(SLOT, false).unwrap();
+        bench.check(0, &frame(), Reason::Redirected);
+        bench.check(0, &stranger, Reason::Redirected);
+        // A slot can be masked before it is known.
+        let other = Address { shelf: SHELF, slot: 4 };
+        maps.set_masked(other, false).unwrap();
+        bench.check(0, &to_slot(other, frame()), Reason::Redirected);
+        maps.set_masked(other, true).unwrap();
+        bench.check(0, &to_slot(other, frame()), Reason::Masked);
+    });
+}
+
+#[test]
+fn a_full_map_is_an_error_and_stops_nobody() {
+    alone(|| {
+        let bench = Bench::new();
+        let maps = bench.steer.slots();
+        let mac = |i: u32| Mac([2, 0, 0, (i >> 16) as u8, (i >> 8) as u8, i as u8]);
+        for i in 0..1 << 16 {
+            maps.allow(SLOT, mac(i)).unwrap();
+        }
+        let error = maps.allow(SLOT, Mac(STRANGER)).unwrap_err();
+        assert!(matches!(error, SteerError::Kernel { .. }), "{error:?}");
+        assert!(error.to_string().starts_with(TARGET), "{error}");
+        bench.check(0, &from(STRANGER, request(TARGET_MAC, SHELF, 60)), Reason::Redirected);
+        maps.disallow(SLOT, mac(0)).unwrap();
+        maps.allow(SLOT, Mac(STRANGER)).unwrap();
+        for i in 0..1 << 16 {
+            maps.set_slot(Address { shelf: (i >> 8) as u16, slot: i as u8 }, 0).unwrap();
+        }
+        assert!(maps.set_slot(Address { shelf: 256, slot: 0 }, 0).is_err());
+        maps.set_slot(Address { shelf: 255, slot: 255 }, 1).unwrap();
+    });
+}
+
+/// Sends a frame until there is an event, for the program is silent for a while after each.
+fn provoke(bench: &Bench, events: &mut Events, queue: u32, frame: &[u8]) -> Event {
+    let mut got = Vec::new();
+    namespace::eventually("an event", || {
+        verdict(&bench.steer, bench.index, queue, frame);
+        got = events.take().unwrap();
+        !got.is_empty()
+    });
+    assert_eq!(got.len(), 1, "{got:?}");
+    got[0]
+}
+
+#[test]
+fn answers_of_others_for_our_slots_are_told() {
+    alone(|| {
+        let bench = Bench::new();
+        let mut events = bench.steer.events().unwrap();
+        let (maps, index) = (bench.steer.slots(), bench.index);
+        let frame = |version| answer(version, from(STRANGER, request(INITIATOR_MAC, SHELF, 60)));
+        // Not before the slot is known.
+        bench.check(0, &frame(1), Reason::Response);
+        assert_eq!(events.take().unwrap(), []);
+        maps.set_slot(SLOT, 0).unwrap();
+        let rival = Event { kind: EventKind::Rival, mac: Mac(STRANGER), slot: SLOT, tci: 0, index, queue: 0 };
+        for version in 0..16 {
+            let queue = u32::from(version % 2);
+            let event = provoke(&bench, &mut events, queue, &frame(version));
+            assert_eq!(event, Event { queue, ..rival });
+        }
+        // A tag of priority only is no VLAN.
+        let event = provoke(&bench, &mut events, 0, &tagged(frame(1), 0xe000));
+        assert_eq!(event, Event { tci: 0xe000, ..rival });
+
+        // None of these, though there was none for long enough: a frame that must be told comes last.
+        let nothing = [
+            tagged(frame(1), 5),
+            from(TARGET_MAC, frame(1)),
+            from(STRANGER, request(TARGET_MAC, SHELF, 60)),
+            to_slot(Address { shelf: SHELF, slot: 0xff }, frame(1)),
+            to_slot(Address { shelf: 0xffff, slot: 3 }, frame(1)),
+            to_slot(Address { shelf: SHELF, slot: 4 }, frame(1)),
+            frame(1)[..23].to_vec(),
+        ];
+        namespace::eventually("an event after none", || {
+            for frame in &nothing {
+                verdict(&bench.steer, index, 0, frame);
+            }
+            assert_eq!(events.take().unwrap(), []);
+            verdict(&bench.steer, index, 0, &frame(1));
+            !events.take().unwrap().is_empty()
+        });
+
+        // Nor from another port of ours; the VLAN follows the slot.
+        bench.steer.set_own(&[Mac(STRANGER)]).unwrap();
+        maps.set_slot(SLOT, 5).unwrap();
+        let other = tagged(from(INITIATOR_MAC, frame(1)), 0x2005);
+        namespace::eventually("an event after none", || {
+            verdict(&bench.steer, index, 0, &tagged(frame(1), 5));
+            verdict(&bench.steer, index, 0, &from(INITIATOR_MAC, frame(1)));
+            assert_eq!(events.take().unwrap(), []);
+            verdict(&bench.steer, index, 0, &other);
+            events.take().unwrap() == [Event { mac: Mac(INITIATOR_MAC), tci: 0x2005, ..rival }]
+        });
+    });
+}
+
+#[test]
+fn a_flood_of_answers_is_told_now_and_then() {
+    alone(|| {
+        let bench = Bench::new();
+        let mut events = bench.steer.events().unwrap();
+        for slot in 0..=254 {
+            bench.steer.slots().set_slot(Address { shelf: SHELF, slot }, 0).unwrap();
+        }
+        let frame = answer(1, request(INITIATOR_MAC, SHELF, 60));
+        let start = std::time::Instant::now();
+        for _ in 0..20 {
+            for slot in 0..=254 {
+                let frame = to_slot(Address { shelf: SHELF, slot }, from(STRANGER, frame.clone()));
+                verdict(&bench.steer, bench.index, 0, &frame);
+            }
+        }
+        // The first of each slot, and at most one for every 100 ms of it after that.
+        let most = 1 + start.elapsed().as_millis() as usize / 100;
+        let got = events.take().unwrap();
+        for slot in 0..=254 {
+            let count = got.iter().filter(|event| event.slot.slot == slot).count();
+            assert!((1..=most).contains(&count), "slot {slot}: {count} of at most {most}");
+        }
+        // Nobody reads: the ring fills up, and frames go on as before.
+        for round in 0..8 {
+            for shelf in 2000..2255 {
+                let slot = Address { shelf, slot: round };
+                bench.steer.slots().set_slot(slot, 0).unwrap();
+                bench.check(0, &to_slot(slot, from(STRANGER, frame.clone())), Reason::Response);
+            }
+        }
+        for shelf in 3000..3255 {
+            let slot = Address { shelf, slot: 0 };
+            bench.steer.slots().set_slot(slot, 0).unwrap();
+            bench.check(0, &to_slot(slot, from(STRANGER, frame.clone())), Reason::Response);
+        }
+        let got = events.take().unwrap();
+        assert!((1500..=2048).contains(&got.len()), "{} events", got.len());
+        let slot = Address { shelf: 4000, slot: 0 };
+        bench.steer.slots().set_slot(slot, 0).unwrap();
+        bench.check(0, &to_slot(slot, from(STRANGER, frame)), Reason::Response);
+        assert_eq!(events.take().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn another_xshelf_that_asks_is_told_and_heard_behind_a_mask() {
+    alone(|| {
+        let bench = Bench::new();
+        let mut events = bench.steer.events().unwrap();
+        let maps = bench.steer.slots();
+        let asks = from(STRANGER, guard_query());
+        bench.check(0, &asks, Reason::Redirected);
+        assert_eq!(events.take().unwrap(), []);
+        maps.set_slot(SLOT, 0).unwrap();
+        bench.check(0, &asks, Reason::Redirected);
+        let told = Event {
+            kind: EventKind::Asks,
+            mac: Mac(STRANGER),
+            slot: SLOT,
+            tci: 0,
+            index: bench.index,
+            queue: 0,
+        };
+        assert_eq!(events.take().unwrap(), [told]);
+        // One does not silence the other.
+        verdict(&bench.steer, bench.index, 0, &answer(1, asks.clone()));
+        assert_eq!(events.take().unwrap(), [Event { kind: EventKind::Rival, ..told }]);
+
+        maps.set_masked(SLOT, true).unwrap();
+        bench.check(0, &asks, Reason::Guard);
+        bench.check(1, &tagged(asks.clone(), 0), Reason::Guard);
+        // It is this tag and this command only.
+        for (at, value) in [(19, 0), (19, 2), (20, 0x1a), (23, 0)] {
+            let mut other = asks.clone();
+            other[at] = value;
+            bench.check(0, &other, Reason::Masked);
+        }
+        maps.allow(SLOT, Mac(STRANGER)).unwrap();
+        bench.check(0, &asks, Reason::Redirected);
+        // Ours, from another port.
+        bench.steer.set_own(&[Mac([2, 0, 0, 0, 0, 5])]).unwrap();
+        events.take().unwrap();
+        namespace::eventually("an event after none", || {
+            verdict(&bench.steer, bench.index, 0, &from([2, 0, 0, 0, 0, 5], asks.clone()));
+            assert_eq!(events.take().unwrap(), []);
+            verdict(&bench.steer, bench.index, 0, &asks);
+            events.take().unwrap() == [told]
+        });
+    });
+}
+
+#[test]
+fn masks_and_events_work_in_the_driver_and_in_the_stack() {
+    alone(|| {
+        for mode in [AttachMode::Native, AttachMode::Generic] {
+            veth(1500, 1, 1);
+            let facts = nic::facts(TARGET).unwrap();
+            let mut steer = Steer::load(&facts).unwrap();
+            steer.set_shelf(SHELF, true).unwrap();
+            steer.attach(mode, &facts).unwrap();
+            let mut events = steer.events().unwrap();
+            steer.slots().set_slot(SLOT, 0).unwrap();
+            steer.slots().set_masked(SLOT, true).unwrap();
+            let (here, there) = (Station::on(TARGET), Station::on(INITIATOR));
+            let request = request(TARGET_MAC, SHELF, 60);
+            there.send(&request);
+            // Frames do not overtake each other, so that the first was dropped once the second is here.
+            let response = answer(1, request.clone());
+            there.send(&response);
+            assert_eq!(here.expect(), response, "{mode}");
+            let event = events.take().unwrap();
+            let mac = Mac(INITIATOR_MAC);
+            let told =
+                Event { kind: EventKind::Rival, mac, slot: SLOT, tci: 0, index: facts.index, queue: 0 };
+            assert_eq!(event, [told], "{mode}");
+            steer.slots().allow(SLOT, mac).unwrap();
+            there.send(&request);
+            assert_eq!(here.expect(), request, "{mode}: no socket, so it passes");
+            drop((here, there, events, steer));
+            ip(&format!("link del {TARGET}"));
+        }
+    });
+}
+
 #[test]
 fn without_a_socket_frames_pass() {
     alone(|| {
@@ -318,5 +625,10 @@ fn without_privilege_the_error_names_the_capabilities() {
         assert_eq!(nic::facts(TARGET).unwrap().mac, Mac(TARGET_MAC));
         loaded.set_shelf(SHELF, true).unwrap();
         loaded.counters().unwrap();
+        let maps = loaded.slots();
+        maps.set_slot(SLOT, 0).unwrap();
+        maps.allow(SLOT, Mac(INITIATOR_MAC)).unwrap();
+        maps.set_masked(SLOT, true).unwrap();
+        maps.disallow(SLOT, Mac(INITIATOR_MAC)).unwrap();
     });
 }

@@ -7,6 +7,7 @@ pub mod check;
 pub mod config;
 pub mod keeper;
 pub mod log;
+pub mod masks;
 pub mod notify;
 pub mod serve;
 pub mod signals;

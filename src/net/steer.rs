@@ -4,6 +4,10 @@
 //! Invariant: the program hangs on a BPF link of an explicit mode, so that it vanishes with this process, and it
 //! takes frames only for sockets that were inserted.
 
+mod slots;
+
+pub use slots::{Event, EventKind, Events, GUARD_TAG, SlotMaps};
+
 use super::nic::{Facts, XdpProgram};
 use super::sys;
 use crate::protocol::ethernet::Mac;
@@ -30,6 +34,8 @@ mod skeleton {
 
 /// Receive queues that one port can have sockets for (`STEER_QUEUES`).
 pub const QUEUES: u32 = 256;
+/// Addresses that can be our own (`STEER_OWN`).
+pub const OWN: u32 = 256;
 const SHELVES_PER_WORD: u16 = 64;
 const SHELF_WORDS: usize = (1 << 16) / SHELVES_PER_WORD as usize;
 
@@ -53,11 +59,15 @@ pub enum Reason {
     OtherShelf,
     /// Passed: ours, but there is no socket for its queue.
     NoSocket,
+    /// Dropped: to a slot that its sender may not talk to.
+    Masked,
+    /// Passed: the same, but it is another xshelf that asks whose the address is.
+    Guard,
 }
 
 impl Reason {
     /// All of them, in the order of the kernel's map.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Redirected,
         Self::NotAoe,
         Self::Runt,
@@ -66,6 +76,8 @@ impl Reason {
         Self::OtherMac,
         Self::OtherShelf,
         Self::NoSocket,
+        Self::Masked,
+        Self::Guard,
     ];
 
     /// Name for status and metrics.
@@ -80,6 +92,8 @@ impl Reason {
             Self::OtherMac => "other_mac",
             Self::OtherShelf => "other_shelf",
             Self::NoSocket => "no_socket",
+            Self::Masked => "masked",
+            Self::Guard => "guard",
         }
     }
 }
@@ -241,6 +255,9 @@ pub struct Steer {
     shelves: MapHandle,
     port: MapHandle,
     counters: MapHandle,
+    own: MapHandle,
+    slots: SlotMaps,
+    events: MapHandle,
     /// What the map holds; only we write it.
     ours: Box<[u64; SHELF_WORDS]>,
     link: Option<(OwnedFd, AttachMode)>,
@@ -256,6 +273,25 @@ fn io_error(error: &libbpf_rs::Error) -> io::Error {
     };
     // The errno itself is not to be had, only its text.
     io::Error::new(kind, format!("{error:#}"))
+}
+
+fn change<T>(interface: &str, what: &'static str, result: libbpf_rs::Result<T>) -> Result<T, SteerError> {
+    result.map_err(|e| {
+        let source = io_error(&e);
+        let interface = interface.to_owned();
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            SteerError::NotPermitted { interface, what }
+        } else {
+            SteerError::Kernel { interface, what, source }
+        }
+    })
+}
+
+/// A MAC address in an entry as large as the map rounds it up to (`struct steer_mac`).
+fn mac_entry(mac: Mac) -> [u8; 8] {
+    let mut entry = [0; 8];
+    entry[..6].copy_from_slice(&mac.0);
+    entry
 }
 
 /// libbpf would print to stderr. What it warns of ends as the one line of our own error, so its words are for whoever
@@ -306,10 +342,14 @@ impl Steer {
             shelves: handle(&skel.maps.shelves)?,
             port: handle(&skel.maps.port)?,
             counters: handle(&skel.maps.counters)?,
+            own: handle(&skel.maps.own)?,
+            slots: SlotMaps::new(facts.name.clone(), handle(&skel.maps.slots)?, handle(&skel.maps.allowed)?),
+            events: handle(&skel.maps.events)?,
             ours: Box::new([0; SHELF_WORDS]),
             link: None,
         };
         steer.set_mac(facts.mac)?;
+        steer.set_own(&[facts.mac])?;
         Ok(steer)
     }
 
@@ -364,14 +404,7 @@ impl Steer {
     }
 
     fn change(&self, what: &'static str, result: libbpf_rs::Result<()>) -> Result<(), SteerError> {
-        result.map_err(|e| {
-            let source = io_error(&e);
-            if source.kind() == io::ErrorKind::PermissionDenied {
-                SteerError::NotPermitted { interface: self.interface.clone(), what }
-            } else {
-                SteerError::Kernel { interface: self.interface.clone(), what, source }
-            }
-        })
+        change(&self.interface, what, result)
     }
 
     /// Says which address unicast frames for us bear.
@@ -379,10 +412,35 @@ impl Steer {
     /// # Errors
     /// What the kernel says.
     pub fn set_mac(&mut self, mac: Mac) -> Result<(), SteerError> {
-        let mut entry = [0; 8];
-        entry[..6].copy_from_slice(&mac.0);
-        let result = self.port.update(&0u32.to_ne_bytes(), &entry, MapFlags::ANY);
+        let result = self.port.update(&0u32.to_ne_bytes(), &mac_entry(mac), MapFlags::ANY);
         self.change("set the port's address in the XDP program", result)
+    }
+
+    /// Adds to the addresses that are ours, of whichever port: what comes from them is no rival. The port's own is there
+    /// from the beginning; more than [`OWN`] do not fit.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_own(&self, macs: &[Mac]) -> Result<(), SteerError> {
+        for mac in macs {
+            let result = self.own.update(&mac_entry(*mac), &[1], MapFlags::ANY);
+            self.change("set an address of our own in the XDP program", result)?;
+        }
+        Ok(())
+    }
+
+    /// The program's slots and who may talk to them, for whoever keeps them.
+    #[must_use]
+    pub const fn slots(&self) -> &SlotMaps {
+        &self.slots
+    }
+
+    /// What the program tells of our addresses. One at a time: events go to one reader.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn events(&self) -> Result<Events, SteerError> {
+        Events::new(&self.interface, &self.events)
     }
 
     /// Takes requests for this shelf, or passes them up the stack again. Requests to all shelves are always taken.
@@ -478,7 +536,8 @@ mod tests {
     fn sizes_are_those_of_the_kernel_program() {
         assert!(HEADER.contains(&format!("#define STEER_QUEUES {QUEUES}\n")));
         assert!(HEADER.contains(&format!("#define STEER_SHELVES_PER_WORD {SHELVES_PER_WORD}\n")));
-        assert_eq!(size_of::<skeleton::types::steer_port>(), 8);
+        assert!(HEADER.contains(&format!("#define STEER_OWN {OWN}\n")));
+        assert_eq!(size_of::<skeleton::types::steer_mac>(), mac_entry(Mac::BROADCAST).len());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::watch::{self, Watch};
 use crate::appliance::check::machine;
 use crate::appliance::config::{Config, HugePages, Interface, Queues, Slot};
 use crate::appliance::keeper::Keeper;
+use crate::appliance::masks::{MaskMaps, Resident};
 use crate::appliance::topology::{self, Tenant, Topology, TopologyError};
 use crate::exit::Exit;
 use crate::frame::{self, Layout, LayoutError, WorkerId, WorkerShare};
@@ -18,6 +19,7 @@ use crate::net::ladder::{EstablishError, LadderError, Mode, Rung, Standing};
 use crate::net::nic::{Facts, NicError};
 use crate::net::steer::{Steer, SteerError};
 use crate::net::xsk::{Pages, Rings, Umem, XskError, XskQueue};
+use crate::protocol::Mac;
 use crate::shelf::{Routes, RoutesError};
 use crate::storage::FileId;
 use crate::storage::device::{Device, Durability};
@@ -291,6 +293,7 @@ impl Appliance {
         }
 
         let serving = serving(&slots, &ports, &topology, &umem);
+        tell_programs(&ports, &slots)?;
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
         let mut crew = Crew::new(Arc::clone(&shared));
         let counters: Vec<_> = topology.cpus.iter().map(|_| Arc::new(Counters::default())).collect();
@@ -578,6 +581,26 @@ fn share(
         routes: Routes::new(owners)?,
         layout,
     })
+}
+
+/// Tells the XDP programs which addresses are ours, which slots, and who may talk to those.
+fn tell_programs(ports: &[OpenPort], slots: &[OpenSlot]) -> Result<(), StartError> {
+    let own: Vec<Mac> = ports.iter().map(|port| port.facts.mac).collect();
+    let mut maps = Vec::new();
+    for port in ports {
+        port.steer.set_own(&own)?;
+        maps.push(port.steer.slots().share()?);
+    }
+    let mut masks = MaskMaps::new(maps);
+    for OpenSlot { facts, .. } in slots {
+        masks.add(Resident {
+            slot: facts.address,
+            vlan: facts.vlan,
+            allow: &facts.allow,
+            mask: &facts.state.mask,
+        });
+    }
+    Ok(())
 }
 
 fn sectors(port: &OpenPort) -> u8 {
