@@ -99,7 +99,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
     /// # Errors
     /// When its chunks were given out before.
     pub fn new(plan: Plan, queues: Vec<Q>, storage: S) -> Result<Self, LayoutError> {
-        let Plan { id, shared, slots, counters } = plan;
+        let Plan { id, shared, slots, counters, errands: _ } = plan;
         let mut lanes = Vec::with_capacity(queues.len());
         let mut lane_of_port = vec![None; shared.ports.len()];
         for queue in queues {

@@ -74,7 +74,7 @@ fn crew_on<Q: Queue + Send + 'static>(
         ports: vec![Port { name: "p0".into(), mac: Mac([2, 0, 0, 0, 0, 1]), sectors: 16, pieces: 3 }],
         queues: vec![QueuePlace { port: PortId(0), worker: WorkerId(0), transmits: true }],
         routes: Routes::new((0..workers).map(|w| (address(w), WorkerId(w)))).unwrap(),
-        posts: (0..workers).map(|_| WorkerPost::for_chunks(chunks).unwrap()).collect(),
+        posts: (0..workers).map(|_| WorkerPost::for_worker(chunks, 1).unwrap()).collect(),
     });
     let (queue, wire) = MemoryQueue::new(QueueId(0), region, MemoryConfig::default());
     let mut queue = Some(around(queue));
@@ -86,7 +86,8 @@ fn crew_on<Q: Queue + Send + 'static>(
         let slots = vec![SlotPlan { facts, file: storage.add(vec![w as u8; 64 * 512]), cached: false }];
         let counter = Arc::new(Counters::default());
         counters.push(Arc::clone(&counter));
-        let plan = Plan { id: WorkerId(w), shared: Arc::clone(&shared), slots, counters: counter };
+        let plan =
+            Plan { id: WorkerId(w), shared: Arc::clone(&shared), slots, counters: counter, errands: None };
         let queues = if w == 0 { queue.take().into_iter().collect() } else { vec![] };
         let ours = Arc::clone(&shared);
         let make =
@@ -154,12 +155,24 @@ fn a_worker_that_cannot_start_says_why() {
     #[error("no")]
     struct No;
     let (crew, _, _, shared) = crew(1, 1);
-    let plan = Plan { id: WorkerId(0), shared: Arc::clone(&shared), slots: vec![], counters: Arc::default() };
+    let plan = Plan {
+        id: WorkerId(0),
+        shared: Arc::clone(&shared),
+        slots: vec![],
+        counters: Arc::default(),
+        errands: None,
+    };
     let mut other = Crew::new(Arc::clone(&shared));
     let error =
         other.spawn::<MemoryQueue, Resting, No>(plan, vec![], Seat::default(), |_| Err(No)).unwrap_err();
     assert!(matches!(error, SpawnError::Storage(No)));
-    let plan = Plan { id: WorkerId(0), shared: Arc::clone(&shared), slots: vec![], counters: Arc::default() };
+    let plan = Plan {
+        id: WorkerId(0),
+        shared: Arc::clone(&shared),
+        slots: vec![],
+        counters: Arc::default(),
+        errands: None,
+    };
     let seat = Seat { cpu: Some(1023), ..Seat::default() };
     let error = other.spawn::<MemoryQueue, Resting, No>(plan, vec![], seat, |_| Err(No)).unwrap_err();
     assert!(error.to_string().starts_with("cannot pin worker 0 to CPU 1023: "), "{error}");

@@ -108,7 +108,7 @@ impl World {
                 })
                 .collect(),
             routes,
-            posts: (0..shape.workers).map(|_| WorkerPost::for_chunks(chunks).unwrap()).collect(),
+            posts: (0..shape.workers).map(|_| WorkerPost::for_worker(chunks, 255).unwrap()).collect(),
         });
         let (queues, wires): (Vec<_>, Vec<_>) = (0u16..)
             .zip(&shape.queues)
@@ -132,8 +132,13 @@ impl World {
                 .filter_map(|(queue, _)| queue.take())
                 .collect();
             let counter = Arc::new(Counters::default());
-            let plan =
-                Plan { id: WorkerId(w), shared: Arc::clone(&shared), slots, counters: Arc::clone(&counter) };
+            let plan = Plan {
+                id: WorkerId(w),
+                shared: Arc::clone(&shared),
+                slots,
+                counters: Arc::clone(&counter),
+                errands: None,
+            };
             workers.push(Worker::new(plan, ours, storage).unwrap());
             counters.push(counter);
         }
