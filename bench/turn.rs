@@ -6,6 +6,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::Arc;
+use std::time::Duration;
 use xshelf::frame::{Layout, PortId, QueueId, Region, WorkerId, WorkerShare};
 use xshelf::net::memory::{MemoryConfig, MemoryQueue, Wire};
 use xshelf::protocol::{Address, Mac};
@@ -24,20 +25,20 @@ fn worker() -> Option<(Worker<MemoryQueue, MemoryStorage>, Wire)> {
     let share = WorkerShare { receive: vec![(QueueId(0), 1024)], runs: 256, own: 16 };
     let layout = Layout::plan(&[share]).ok()?;
     let region = Arc::new(Region::heap(layout.chunks()));
-    let posts = vec![WorkerPost::for_worker(layout.chunks(), 1).ok()?];
+    let posts = vec![WorkerPost::for_chunks(layout.chunks()).ok()?];
     let (queue, wire) = MemoryQueue::new(QueueId(0), Arc::clone(&region), MemoryConfig::default());
     let mut storage = MemoryStorage::new(Arc::clone(&region), 1024);
     let slots = vec![SlotPlan { facts: facts()?, file: storage.add(vec![0; 4096 * 512]), cached: false }];
     let shared = Arc::new(Shared {
         region,
         layout,
-        ports: vec![Port { name: "p0".into(), mac: PORT, sectors: 16, pieces: 3 }],
+        ports: vec![Port::new("p0".into(), PORT, 9000, u32::MAX, 3)],
         queues: vec![QueuePlace { port: PortId(0), worker: WorkerId(0), transmits: true }],
         routes: Routes::new([(Address { shelf: 7, slot: 0 }, WorkerId(0))]).ok()?,
         posts,
     });
     let plan =
-        Plan { id: WorkerId(0), shared, slots, counters: Arc::new(Counters::default()), errands: None };
+        Plan { id: WorkerId(0), shared, slots, errands: None, counters: Arc::new(Counters::default()) };
     Some((Worker::new(plan, vec![queue], storage).ok()?, wire))
 }
 
@@ -54,8 +55,8 @@ fn request(opcode: u8, sectors: u8) -> Vec<u8> {
 
 fn decide(c: &mut Criterion) {
     let Some(facts) = facts() else { return };
-    let slot = Slot::new(facts);
-    let path = Path { port: PORT, sectors: 16, wildcard: false };
+    let mut slot = Slot::new(facts);
+    let path = Path { port: PORT, sectors: 16, longest: 9014, wildcard: false };
     let mut group = c.benchmark_group("decide");
     for (name, frame) in [("read-8", request(0x24, 8)), ("identify", request(0xec, 1))] {
         let mut memory = frame.clone();
@@ -95,7 +96,7 @@ fn turn(c: &mut Criterion) {
                     }
                 },
                 |()| {
-                    while worker.turn() || !worker.is_idle() {}
+                    while worker.turn(Duration::ZERO) || !worker.is_idle() {}
                     wire.take_all()
                 },
                 BatchSize::PerIteration,

@@ -3,6 +3,9 @@
 //! Not here: anything an administrator sets (that is `appliance::config`, which checks against these).
 //! Invariant: a bound that depends on another says so in a `const` assertion below.
 
+use crate::worker::Rate;
+use std::time::Duration;
+
 /// Bytes of one ATA logical sector on the wire; never anything else (AoEr11, section 3).
 pub const SECTOR: usize = 512;
 
@@ -27,6 +30,8 @@ pub const AOE_HEADER: usize = 10;
 pub const ATA_SECTION: usize = 12;
 /// Bytes of the Query Config argument header (AoEr11, section 3.2).
 pub const CONFIG_SECTION: usize = 8;
+/// Bytes of the MAC mask list argument header (AoEr11, section 3.3).
+pub const MASK_SECTION: usize = 4;
 /// Bytes before the data of an untagged ATA frame.
 pub const ATA_FRAME: usize = ETHERNET + AOE_HEADER + ATA_SECTION;
 /// Shortest frame a reply is padded to (802.3 minimum without FCS); aoetools discard shorter ones.
@@ -41,6 +46,8 @@ pub const STEERED_SLOTS: u32 = 1 << 16;
 /// Pairs of a masked slot and a host that may talk to it, in the XDP program (`STEER_ALLOWED`); a slot whose hosts do not
 /// fit is masked in user space only.
 pub const STEERED_HOSTS: u32 = 1 << 16;
+/// Changes of one slot's state that wait for the one before to be on stable storage; beyond it they are dropped and counted.
+pub const CHANGES: usize = 16;
 
 /// Sectors that fit behind the header in one chunk.
 pub const CHUNK_SECTORS: usize = (CHUNK - PAYLOAD_AT) / SECTOR;
@@ -91,13 +98,16 @@ pub const RX_BATCH: usize = 64;
 pub const REAP_BATCH: usize = 128;
 /// Frames that wait to be handed to a worker; beyond it they are dropped and counted.
 pub const HANDOFF_RING: usize = 1024;
-/// Commands of the appliance that wait for one worker, beside those that concern one slot.
-pub const COMMANDS: usize = 16;
-/// Commands that wait for one worker for each of its slots: that its state is saved, that it has another size, what is
-/// known of its health.
-pub const COMMANDS_PER_SLOT: usize = 3;
 /// Wildcard requests a worker works on at once; beyond it they are dropped and counted.
 pub const WILDCARDS: usize = 64;
+
+/// Wildcard requests taken from one host: Linux sends one a minute, and one for each aoe-discover.
+pub const WILDCARD_RATE: Rate = Rate { burst: 64, every: Duration::from_micros(62_500) };
+/// Hosts whose wildcard requests one worker counts at once.
+pub const SOURCES: usize = 64;
+/// Frames of its own making - answers to wildcards, announcements - that one worker sends: 20,000 a second, so that a
+/// full shelf answers within 15 ms and no switch has to hold a burst.
+pub const OWN_RATE: Rate = Rate { burst: 32, every: Duration::from_micros(50) };
 
 /// The shelves and slots an initiator can address: Linux ignores shelf 4095 and slot 255, and all ones is the
 /// wildcard (drivers/block/aoe/aoecmd.c, aoecmd_cfg_rsp).

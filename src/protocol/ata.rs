@@ -10,32 +10,111 @@ pub const AFLAG_EXTENDED: u8 = 0x40;
 /// AFlags: data flows to the target.
 pub const AFLAG_WRITE: u8 = 0x01;
 
+/// DATA SET MANAGEMENT; with [`FEATURE_TRIM`] TRIM.
+pub const DATA_SET_MANAGEMENT: u8 = 0x06;
 /// READ SECTORS, 28 bit.
 pub const READ_SECTORS: u8 = 0x20;
 /// READ SECTORS EXT, 48 bit.
 pub const READ_SECTORS_EXT: u8 = 0x24;
 /// READ DMA EXT, 48 bit.
 pub const READ_DMA_EXT: u8 = 0x25;
+/// READ NATIVE MAX ADDRESS EXT, 48 bit.
+pub const READ_NATIVE_MAX_EXT: u8 = 0x27;
+/// READ MULTIPLE EXT, 48 bit.
+pub const READ_MULTIPLE_EXT: u8 = 0x29;
 /// WRITE SECTORS, 28 bit.
 pub const WRITE_SECTORS: u8 = 0x30;
 /// WRITE SECTORS EXT, 48 bit.
 pub const WRITE_SECTORS_EXT: u8 = 0x34;
 /// WRITE DMA EXT, 48 bit.
 pub const WRITE_DMA_EXT: u8 = 0x35;
+/// WRITE MULTIPLE EXT, 48 bit.
+pub const WRITE_MULTIPLE_EXT: u8 = 0x39;
+/// WRITE DMA FUA EXT, 48 bit: durable whatever the write cache.
+pub const WRITE_DMA_FUA_EXT: u8 = 0x3d;
+/// READ VERIFY SECTORS, 28 bit.
+pub const READ_VERIFY_SECTORS: u8 = 0x40;
+/// READ VERIFY SECTORS EXT, 48 bit.
+pub const READ_VERIFY_SECTORS_EXT: u8 = 0x42;
+/// EXECUTE DEVICE DIAGNOSTIC.
+pub const EXECUTE_DEVICE_DIAGNOSTIC: u8 = 0x90;
+/// INITIALIZE DEVICE PARAMETERS (geometry; obsolete).
+pub const INITIALIZE_DEVICE_PARAMETERS: u8 = 0x91;
+/// SMART; the feature register names the command.
+pub const SMART: u8 = 0xb0;
+/// READ MULTIPLE, 28 bit.
+pub const READ_MULTIPLE: u8 = 0xc4;
+/// WRITE MULTIPLE, 28 bit.
+pub const WRITE_MULTIPLE: u8 = 0xc5;
+/// SET MULTIPLE MODE.
+pub const SET_MULTIPLE_MODE: u8 = 0xc6;
 /// READ DMA, 28 bit.
 pub const READ_DMA: u8 = 0xc8;
 /// WRITE DMA, 28 bit.
 pub const WRITE_DMA: u8 = 0xca;
+/// STANDBY IMMEDIATE.
+pub const STANDBY_IMMEDIATE: u8 = 0xe0;
+/// IDLE IMMEDIATE.
+pub const IDLE_IMMEDIATE: u8 = 0xe1;
+/// STANDBY.
+pub const STANDBY: u8 = 0xe2;
+/// IDLE.
+pub const IDLE: u8 = 0xe3;
 /// CHECK POWER MODE.
 pub const CHECK_POWER_MODE: u8 = 0xe5;
-/// CHECK POWER MODE, sector count of the answer: active or idle.
-pub const POWER_ACTIVE: u8 = 0xff;
+/// SLEEP.
+pub const SLEEP: u8 = 0xe6;
 /// FLUSH CACHE.
 pub const FLUSH_CACHE: u8 = 0xe7;
 /// FLUSH CACHE EXT.
 pub const FLUSH_CACHE_EXT: u8 = 0xea;
 /// IDENTIFY DEVICE.
 pub const IDENTIFY_DEVICE: u8 = 0xec;
+/// SET FEATURES; the feature register names the feature.
+pub const SET_FEATURES: u8 = 0xef;
+/// READ NATIVE MAX ADDRESS, 28 bit.
+pub const READ_NATIVE_MAX: u8 = 0xf8;
+
+/// DATA SET MANAGEMENT, feature register: TRIM.
+pub const FEATURE_TRIM: u8 = 0x01;
+/// SET FEATURES: switch the write cache on.
+pub const FEATURE_WRITE_CACHE_ON: u8 = 0x02;
+/// SET FEATURES: set the transfer mode, which means nothing on this wire.
+pub const FEATURE_TRANSFER_MODE: u8 = 0x03;
+/// SET FEATURES: switch look-ahead off.
+pub const FEATURE_LOOK_AHEAD_OFF: u8 = 0x55;
+/// SET FEATURES: switch the write cache off.
+pub const FEATURE_WRITE_CACHE_OFF: u8 = 0x82;
+/// SET FEATURES: switch look-ahead on.
+pub const FEATURE_LOOK_AHEAD_ON: u8 = 0xaa;
+
+/// SMART READ DATA.
+pub const SMART_READ_DATA: u8 = 0xd0;
+/// SMART EXECUTE OFF-LINE IMMEDIATE.
+pub const SMART_OFF_LINE: u8 = 0xd4;
+/// SMART READ LOG.
+pub const SMART_READ_LOG: u8 = 0xd5;
+/// SMART WRITE LOG.
+pub const SMART_WRITE_LOG: u8 = 0xd6;
+/// SMART ENABLE OPERATIONS.
+pub const SMART_ENABLE: u8 = 0xd8;
+/// SMART DISABLE OPERATIONS.
+pub const SMART_DISABLE: u8 = 0xd9;
+/// SMART RETURN STATUS.
+pub const SMART_STATUS: u8 = 0xda;
+/// LBA1 and LBA2 of every SMART command, and of the status of a device that is well.
+pub const SMART_GOOD: [u8; 2] = [0x4f, 0xc2];
+/// LBA1 and LBA2 of the status of a device that is failing.
+pub const SMART_FAILING: [u8; 2] = [0xf4, 0x2c];
+
+/// Highest address that 28 bits can tell, and most sectors IDENTIFY can tell in words 60 and 61.
+pub const LBA28_MAX: u64 = 0x0fff_ffff;
+/// CHECK POWER MODE, sector count of the answer: active or idle.
+pub const POWER_ACTIVE: u8 = 0xff;
+/// EXECUTE DEVICE DIAGNOSTIC, error register of the answer: passed.
+pub const DIAGNOSTIC_PASSED: u8 = 0x01;
+/// Bytes of one entry of a TRIM page: 48-bit LBA, 16-bit count, both little-endian.
+pub const TRIM_ENTRY: usize = 8;
 
 /// Status register: device ready.
 pub const STATUS_DRDY: u8 = 0x40;
@@ -120,6 +199,20 @@ impl Ata {
     pub const fn lba28(&self) -> u64 {
         let [a, b, c, d, ..] = self.lba;
         u32::from_le_bytes([a, b, c, d & 0x0f]) as u64
+    }
+
+    /// With this 28-bit address; device bits stay.
+    #[must_use]
+    pub const fn with_lba28(self, lba: u64) -> Self {
+        let [a, b, c, d, ..] = lba.to_le_bytes();
+        Self { lba: [a, b, c, (self.lba[3] & 0xf0) | (d & 0x0f), 0, 0], ..self }
+    }
+
+    /// With this 48-bit address.
+    #[must_use]
+    pub const fn with_lba48(self, lba: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = lba.to_le_bytes();
+        Self { lba: [a, b, c, d, e, f], ..self }
     }
 
     /// The 48-bit address.

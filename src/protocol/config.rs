@@ -19,7 +19,10 @@ pub enum ConfigCommand {
     Set,
     /// 4: set in any case.
     ForceSet,
-    /// Anything else; 5 is Coraid's test-and-replace.
+    /// 5: set if the string equals the argument, to the one that follows it with a length of its own (Coraid's
+    /// extension AQCTAR, not in AoEr11).
+    TestAndReplace,
+    /// Anything else.
     Unknown(u8),
 }
 
@@ -31,6 +34,7 @@ impl From<u8> for ConfigCommand {
             2 => Self::TestPrefix,
             3 => Self::Set,
             4 => Self::ForceSet,
+            5 => Self::TestAndReplace,
             other => Self::Unknown(other),
         }
     }
@@ -44,6 +48,7 @@ impl From<ConfigCommand> for u8 {
             ConfigCommand::TestPrefix => 2,
             ConfigCommand::Set => 3,
             ConfigCommand::ForceSet => 4,
+            ConfigCommand::TestAndReplace => 5,
             ConfigCommand::Unknown(other) => other & 0x0f,
         }
     }

@@ -8,6 +8,8 @@ pub mod aoe;
 pub mod ata;
 pub mod config;
 pub mod ethernet;
+pub mod mask;
+pub mod reserve;
 
 pub use aoe::{Address, AoeError, Command, Flags, Header};
 pub use ethernet::{Ethernet, Mac};

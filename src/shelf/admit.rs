@@ -29,7 +29,10 @@ pub enum Refusal {
     OtherAddress,
     /// The slot lives on another VLAN.
     OtherVlan,
-    /// A wildcard address with a command that only an exact one may have (write, unknown).
+    /// The sender is not on the list of those who may talk to the slot.
+    Masked,
+    /// A wildcard address with a command that only an exact one may have (anything that changes something), or one that
+    /// only an error would answer.
     Wildcard,
     /// Query Config test without a match: silence is the answer (AoEr11, section 3.2).
     NoMatch,

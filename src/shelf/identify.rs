@@ -6,10 +6,9 @@
 //! and its checksum holds.
 
 use super::slot::SlotFacts;
-use crate::limits::SECTOR;
+use crate::limits::{MAX_SECTORS, SECTOR};
+use crate::protocol::ata;
 
-/// Highest number of sectors LBA28 can tell.
-const LBA28_MAX: u64 = 0x0fff_ffff;
 /// Highest number of sectors LBA48 can tell.
 const LBA48_MAX: u64 = (1 << 48) - 1;
 /// Heads and sectors of a track that every BIOS takes.
@@ -37,9 +36,18 @@ impl Page {
     }
 }
 
-/// Makes the page.
+/// Words 82 and 85: SMART.
+const SMART: u16 = 0x0001;
+/// Words 82 and 85: volatile write cache.
+const WRITE_CACHE: u16 = 0x0020;
+/// Words 82 and 85: look-ahead.
+const LOOK_AHEAD: u16 = 0x0040;
+/// Words 84 and 87: words 108 to 111 hold a world wide name.
+const WORLD_WIDE_NAME: u16 = 0x0100;
+
+/// Makes the page; `smart` tells whether SMART is switched on.
 #[must_use]
-pub fn page(facts: &SlotFacts) -> [u8; SECTOR] {
+pub fn page(facts: &SlotFacts, smart: bool) -> [u8; SECTOR] {
     let mut page = Page([0; SECTOR]);
     let sectors = facts.sectors.min(LBA48_MAX);
     let cylinders = (sectors / u64::from(HEADS * TRACK)).min(MAX_CYLINDERS);
@@ -62,20 +70,33 @@ pub fn page(facts: &SlotFacts) -> [u8; SECTOR] {
     page.word(55, HEADS);
     page.word(56, TRACK);
     page.words(57, (chs as u32).to_le_bytes());
-    page.words(60, (sectors.min(LBA28_MAX) as u32).to_le_bytes());
+    page.words(60, (sectors.min(ata::LBA28_MAX) as u32).to_le_bytes());
     page.word(80, 0x00f0); // ATA/ATAPI-4 to -7
-    let write_cache = if facts.write_cache { 0x0020 } else { 0 };
-    page.word(82, write_cache);
+    // What is supported, and below what is switched on: SMART, the write cache, and look-ahead, which SET FEATURES takes.
+    let write_cache = if facts.write_cache { WRITE_CACHE } else { 0 };
+    let wwn = if facts.wwn == 0 { 0 } else { WORLD_WIDE_NAME };
+    page.word(82, SMART | LOOK_AHEAD | write_cache);
     page.word(83, 0x7400); // valid, FLUSH CACHE (EXT), LBA48
-    page.word(84, 0x4000);
-    page.word(85, write_cache);
+    page.word(84, 0x4000 | wwn);
+    page.word(85, if smart { SMART } else { 0 } | LOOK_AHEAD | write_cache);
     page.word(86, 0x3400);
-    page.word(87, 0x4000);
+    page.word(87, 0x4000 | wwn);
     page.words(100, sectors.to_le_bytes());
     if facts.physical_block > SECTOR as u32 && facts.physical_block.is_power_of_two() {
-        let exponent = (facts.physical_block / SECTOR as u32).trailing_zeros() as u16;
-        page.word(106, 0x6000 | exponent.min(15));
+        let logical = facts.physical_block / SECTOR as u32;
+        page.word(106, 0x6000 | (logical.trailing_zeros() as u16).min(15));
+        // Sectors of the first physical block that lie before our first one.
+        page.word(209, 0x4000 | ((facts.misalignment / SECTOR as u32) % logical & 0x3fff) as u16);
     }
+    for (i, word) in facts.wwn.to_be_bytes().chunks(2).enumerate() {
+        page.word(108 + i, u16::from_be_bytes([word[0], word[1]]));
+    }
+    if facts.trim && !facts.read_only {
+        page.word(69, 0x4020); // freed sectors read the same each time, and as zeroes
+        page.word(105, u16::from(MAX_SECTORS));
+        page.word(169, 0x0001);
+    }
+    // 0 is "not reported", which is all that can be said of a disk that rotates at an unknown rate.
     page.word(217, u16::from(!facts.rotational));
     page.0[510] = 0xa5;
     let sum = page.0.iter().fold(0u8, |sum, &b| sum.wrapping_add(b));
@@ -105,7 +126,7 @@ mod tests {
     #[test]
     fn linux_finds_the_size() {
         for sectors in [1, 2048, 0x0fff_ffff, 0x1000_0000, 1 << 40, (1 << 48) - 1] {
-            let p = page(&facts(sectors));
+            let p = page(&facts(sectors), true);
             assert_ne!(word(&p, 83) & (1 << 10), 0, "LBA48");
             assert_eq!(u64::from_le_bytes(p[200..208].try_into().unwrap()), sectors);
             assert_eq!(word(&p, 103), 0);
@@ -114,12 +135,12 @@ mod tests {
                 sectors.min(0x0fff_ffff)
             );
         }
-        assert_eq!(word(&page(&facts(u64::MAX)), 103), 0);
+        assert_eq!(word(&page(&facts(u64::MAX), true), 103), 0);
     }
 
     #[test]
     fn texts_are_swapped_and_padded() {
-        let p = page(&facts(2048));
+        let p = page(&facts(2048), true);
         let text: Vec<u8> = p[20..40].chunks(2).flat_map(|c| [c[1], c[0]]).collect();
         assert_eq!(text, b"SER1                ");
         let model: Vec<u8> = p[54..94].chunks(2).flat_map(|c| [c[1], c[0]]).collect();
@@ -130,16 +151,17 @@ mod tests {
 
     #[test]
     fn the_rest_tells_the_truth() {
-        let p = page(&facts(1 << 30));
+        let p = page(&facts(1 << 30), true);
         assert_eq!((word(&p, 1), word(&p, 3), word(&p, 6)), (16383, 16, 63));
         assert_eq!(word(&p, 106), 0x6003);
         assert_eq!(word(&p, 217), 1);
         assert_eq!((word(&p, 82) & 0x20, word(&p, 85) & 0x20), (0, 0));
-        let cached =
-            page(&SlotFacts { write_cache: true, rotational: true, physical_block: 512, ..facts(2048) });
+        let plain = SlotFacts { write_cache: true, rotational: true, physical_block: 512, ..facts(2048) };
+        let cached = page(&plain, false);
         assert_eq!(
             (word(&cached, 82), word(&cached, 85), word(&cached, 217), word(&cached, 106)),
-            (0x20, 0x20, 0, 0)
+            (0x61, 0x60, 0, 0),
+            "SMART is there and switched off"
         );
         assert_eq!((word(&cached, 1), word(&cached, 54)), (2, 2), "a small disk has few cylinders");
         assert_eq!(u32::from_le_bytes(cached[114..118].try_into().unwrap()), 2 * 16 * 63);
@@ -147,5 +169,20 @@ mod tests {
             assert_eq!(page.iter().fold(0u8, |s, &b| s.wrapping_add(b)), 0);
             assert_eq!(page[510], 0xa5);
         }
+    }
+
+    #[test]
+    fn trim_name_and_alignment_are_told_when_they_are_there() {
+        let p = page(&facts(2048), true);
+        assert_eq!((word(&p, 69), word(&p, 105), word(&p, 169)), (0, 0, 0));
+        assert_eq!((word(&p, 84), word(&p, 87), word(&p, 108), word(&p, 209)), (0x4000, 0x4000, 0, 0x4000));
+        let more = SlotFacts { trim: true, wwn: 0x3001_0203_0405_0607, misalignment: 3584, ..facts(2048) };
+        let p = page(&more, true);
+        assert_eq!((word(&p, 69), word(&p, 105), word(&p, 169)), (0x4020, 16, 1));
+        assert_eq!((word(&p, 84), word(&p, 87)), (0x4100, 0x4100));
+        assert_eq!([108, 109, 110, 111].map(|n| word(&p, n)), [0x3001, 0x0203, 0x0405, 0x0607]);
+        assert_eq!(word(&p, 209), 0x4007);
+        let refused = page(&SlotFacts { read_only: true, ..more }, true);
+        assert_eq!(word(&refused, 169), 0, "what is read-only frees nothing");
     }
 }

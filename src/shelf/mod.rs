@@ -11,6 +11,7 @@ pub mod order;
 pub mod reply;
 pub mod routes;
 pub mod slot;
+pub mod smart;
 pub mod state;
 
 pub use admit::{Admitted, Refusal, admit};

@@ -3,7 +3,7 @@
 //! Not here: recognising duplicates, or the frames that wait. A retransmitted write carries a new tag, so a late copy
 //! could otherwise overtake a newer write to the same sectors and undo it.
 //! Invariant: of two overlapping commands of which one writes, and of two flushes, the later runs only after the
-//! earlier has ended.
+//! earlier has ended. A TRIM counts as a write of all between its first and its last sector.
 
 use super::command::{Access, Io};
 
@@ -30,8 +30,7 @@ impl Entry {
     const fn conflicts(&self, other: &Self) -> bool {
         match (self.access, other.access) {
             (Access::Flush, Access::Flush) => true,
-            (Access::Write, _) | (_, Access::Write) => self.first < other.end && other.first < self.end,
-            _ => false,
+            (a, b) => (a.changes() || b.changes()) && self.first < other.end && other.first < self.end,
         }
     }
 }
@@ -49,7 +48,7 @@ impl Order {
     /// after the other, because the kernel reports lost data once: of two at the same time one would hear of it, and the
     /// other could be answered first, as if all were well.
     pub fn begin(&mut self, ticket: u32, io: Io) -> Turn {
-        let end = io.lba + u64::from(io.count);
+        let end = io.lba + io.span;
         let mut new = Entry { ticket, first: io.lba, end, access: io.access, running: false };
         new.running = !self.entries.iter().any(|e| e.conflicts(&new));
         self.entries.push(new);
@@ -95,7 +94,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn io(access: Access, lba: u64, count: u8) -> Io {
-        Io { access, lba, count }
+        Io::new(access, lba, count)
     }
 
     #[test]

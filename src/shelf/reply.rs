@@ -6,9 +6,11 @@
 
 use super::admit::Admitted;
 use crate::limits;
-use crate::protocol::ata::{Ata, Outcome};
+use crate::protocol::ata::Ata;
 use crate::protocol::config::{Config, ConfigCommand};
 use crate::protocol::ethernet::ETHERTYPE_AOE;
+use crate::protocol::mask::{self, Mask, MaskCommand, MaskError};
+use crate::protocol::reserve::{self, Reserve, ReserveCommand};
 use crate::protocol::{Address, AoeError, Command, Ethernet, Flags, Header, Mac, aoe};
 
 /// Version we report in the firmware field of Query Config: major in the high byte, minor in the low one.
@@ -51,8 +53,8 @@ pub fn error(
     let argument = match request.header.command {
         Command::Ata => limits::ATA_SECTION,
         Command::Config => limits::CONFIG_SECTION,
-        Command::Mask => 4,
-        Command::Reserve => 2,
+        Command::Mask => limits::MASK_SECTION,
+        Command::Reserve => reserve::HEADER,
         Command::Unknown(_) => 0,
     };
     finish(frame, (request.argument_at() + argument).min(have))
@@ -67,51 +69,118 @@ pub fn ata(frame: &mut [u8], request: &Admitted, from: From, registers: &Ata, da
     if data == 0 { finish(frame, request.data_at()) } else { Some(request.data_at() + data) }
 }
 
-/// The registers of a command that ended like that.
-#[must_use]
-pub fn registers(request: &Ata, outcome: Outcome) -> Ata {
-    request.response(outcome)
+/// What a Query Config reply says.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigAnswer<'a> {
+    /// Requests the slot says it can queue.
+    pub buffers: u16,
+    /// Most sectors of one command on the path.
+    pub sectors: u8,
+    /// The command it answers.
+    pub command: ConfigCommand,
+    /// The string in force.
+    pub string: &'a [u8],
+    /// Why the string was not changed.
+    pub error: Option<AoeError>,
 }
 
-/// The answer to a Query Config command: the string in force.
+/// The answer to a Query Config command: the string in force, also where another one was wanted.
 #[must_use]
-pub fn config(
-    frame: &mut [u8],
-    request: &Admitted,
-    from: From,
-    command: ConfigCommand,
-    sectors: u8,
-    string: &[u8],
-) -> Option<usize> {
-    headers(frame, request, from, None);
+pub fn config(frame: &mut [u8], request: &Admitted, from: From, answer: ConfigAnswer<'_>) -> Option<usize> {
+    let ConfigAnswer { buffers, sectors, command, string, error } = answer;
+    headers(frame, request, from, error);
     let at = request.argument_at();
     let text = at + limits::CONFIG_SECTION;
     let length = u16::try_from(string.len()).ok()?;
-    let config = Config {
-        buffer_count: limits::BUFFER_COUNT,
-        firmware: FIRMWARE,
-        sectors,
-        version: aoe::VERSION,
-        command,
-        length,
-    };
+    let config =
+        Config { buffer_count: buffers, firmware: FIRMWARE, sectors, version: aoe::VERSION, command, length };
     config.emit(frame.get_mut(at..text)?);
     frame.get_mut(text..text + string.len())?.copy_from_slice(string);
     finish(frame, text + string.len())
 }
 
-/// The announcement of a slot: a config reply to everybody that nobody asked for, with tag 0. `tag` is the VLAN tag
-/// control information of a slot that is bound to a VLAN.
+/// The answer to a MAC mask list command: the list, as far as a frame of `longest` bytes holds it.
+#[must_use]
+pub fn mask(
+    frame: &mut [u8],
+    request: &Admitted,
+    from: From,
+    longest: usize,
+    command: MaskCommand,
+    list: &[Mac],
+) -> Option<usize> {
+    headers(frame, request, from, None);
+    let at = request.argument_at();
+    let entries = at + limits::MASK_SECTION;
+    let fit = longest.saturating_sub(entries) / mask::DIRECTIVE;
+    let list = list.get(..fit).unwrap_or(list);
+    let count = u8::try_from(list.len()).ok()?;
+    Mask { command, error: 0, count }.emit(frame.get_mut(at..entries)?);
+    let end = entries + list.len() * mask::DIRECTIVE;
+    let room = frame.get_mut(entries..end)?;
+    for (entry, mac) in room.chunks_exact_mut(mask::DIRECTIVE).zip(list) {
+        mask::emit_entry(*mac, entry);
+    }
+    finish(frame, end)
+}
+
+/// The answer to an edit of the MAC mask list that was refused, at the directive of this index. No AoE error.
+#[must_use]
+pub fn mask_refused(
+    frame: &mut [u8],
+    request: &Admitted,
+    from: From,
+    error: MaskError,
+    index: u8,
+) -> Option<usize> {
+    headers(frame, request, from, None);
+    let at = request.argument_at();
+    let end = at + limits::MASK_SECTION;
+    Mask { command: MaskCommand::Edit, error: error as u8, count: index }.emit(frame.get_mut(at..end)?);
+    finish(frame, end)
+}
+
+/// The answer to a Reserve/Release command: who holds the slot, as far as a frame of `longest` bytes holds it; also where
+/// that could not be changed.
+#[must_use]
+pub fn reserve(
+    frame: &mut [u8],
+    request: &Admitted,
+    from: From,
+    longest: usize,
+    command: ReserveCommand,
+    list: &[Mac],
+    error: Option<AoeError>,
+) -> Option<usize> {
+    headers(frame, request, from, error);
+    let at = request.argument_at();
+    let entries = at + reserve::HEADER;
+    let fit = longest.saturating_sub(entries) / reserve::ENTRY;
+    let list = list.get(..fit).unwrap_or(list);
+    let count = u8::try_from(list.len()).ok()?;
+    Reserve { command, count }.emit(frame.get_mut(at..entries)?);
+    let end = entries + list.len() * reserve::ENTRY;
+    let room = frame.get_mut(entries..end)?;
+    for (entry, mac) in room.chunks_exact_mut(reserve::ENTRY).zip(list) {
+        reserve::emit_entry(*mac, entry);
+    }
+    finish(frame, end)
+}
+
+/// The announcement of a slot: a config reply that nobody asked for, with tag 0, to everybody or to one host. `tag` is the
+/// VLAN tag control information of a slot that is bound to a VLAN.
 #[must_use]
 pub fn announcement(
     frame: &mut [u8],
     from: From,
+    to: Mac,
     tag: Option<u16>,
+    buffers: u16,
     sectors: u8,
     string: &[u8],
 ) -> Option<usize> {
     let asked = Admitted {
-        ethernet: Ethernet { destination: from.port, source: Mac::BROADCAST, tag, ethertype: ETHERTYPE_AOE },
+        ethernet: Ethernet { destination: from.port, source: to, tag, ethertype: ETHERTYPE_AOE },
         header: Header {
             version: aoe::VERSION,
             flags: Flags::empty(),
@@ -121,5 +190,6 @@ pub fn announcement(
             tag: [0; 4],
         },
     };
-    config(frame, &asked, from, ConfigCommand::Read, sectors, string)
+    let answer = ConfigAnswer { buffers, sectors, command: ConfigCommand::Read, string, error: None };
+    config(frame, &asked, from, answer)
 }

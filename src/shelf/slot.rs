@@ -6,11 +6,13 @@
 use super::admit::{Admitted, Refusal};
 use super::command::{self, Bounds, Io};
 use super::order::Order;
-use super::state::SlotState;
-use super::{identify, reply};
+use super::state::{MacList, SlotState};
+use super::{identify, reply, smart};
 use crate::limits;
 use crate::protocol::ata::{self, Ata, Outcome};
 use crate::protocol::config::{Config, ConfigCommand};
+use crate::protocol::mask::{self, Directive, Mask, MaskCommand, MaskError};
+use crate::protocol::reserve::{self, Reserve, ReserveCommand};
 use crate::protocol::{Address, AoeError, Command, Mac};
 
 /// A text of at most `N` printable ASCII characters, padded with blanks, as IDENTIFY DEVICE carries it.
@@ -166,6 +168,8 @@ pub struct Path {
     pub port: Mac,
     /// Most sectors of one command on that port, as advertised.
     pub sectors: u8,
+    /// Bytes of the longest untagged frame that the port sends.
+    pub longest: usize,
     /// Whether the request was addressed to more than this slot.
     pub wildcard: bool,
 }
@@ -177,6 +181,10 @@ pub enum Decision {
     Reply(usize),
     /// The disk has to do something first; then [`Slot::finish`] writes the reply.
     Io(Io, Ata),
+    /// [`Slot::wanted`] has to be on stable storage first; then [`Slot::settle`] writes the reply.
+    Change,
+    /// It would change the state of the slot while another change is under way: decide again when that has settled.
+    Later,
     /// Nothing.
     Silence(Refusal),
 }
@@ -186,8 +194,14 @@ pub enum Decision {
 pub struct Slot {
     facts: SlotFacts,
     identify: [u8; limits::SECTOR],
+    /// SMART is switched on.
+    smart: bool,
     /// A write or a flush failed in a way that leaves the medium unknown: no write is promised durable any more.
     failed: bool,
+    /// A change of the state is on its way to stable storage.
+    changing: bool,
+    /// The state it leads to.
+    next: Box<SlotState>,
     /// Commands in flight and waiting, by range.
     pub order: Order,
 }
@@ -196,7 +210,15 @@ impl Slot {
     /// A slot with these facts.
     #[must_use]
     pub fn new(facts: SlotFacts) -> Self {
-        Self { identify: identify::page(&facts), facts, failed: false, order: Order::default() }
+        Self {
+            identify: identify::page(&facts, true),
+            facts,
+            smart: true,
+            failed: false,
+            changing: false,
+            next: Box::default(),
+            order: Order::default(),
+        }
     }
 
     /// Its facts.
@@ -216,14 +238,43 @@ impl Slot {
         !std::mem::replace(&mut self.failed, true)
     }
 
+    /// Its size is now so many sectors; true when that is news.
+    pub fn resize(&mut self, sectors: u64) -> bool {
+        let news = std::mem::replace(&mut self.facts.sectors, sectors) != sectors;
+        self.identify = identify::page(&self.facts, self.smart);
+        news
+    }
+
+    /// Its device says this of its health.
+    pub fn set_health(&mut self, health: Health) {
+        self.facts.health = health;
+    }
+
+    /// Whether a host may talk to it: it has to be on the administrator's list and on the mask list, as far as they are
+    /// not empty.
+    #[must_use]
+    pub fn admits(&self, host: Mac) -> bool {
+        let on = |list: &[Mac]| list.is_empty() || list.contains(&host);
+        on(&self.facts.allow) && on(&self.facts.state.mask)
+    }
+
+    /// Whether a reservation keeps a host from ATA commands.
+    fn is_reserved_from(&self, host: Mac) -> bool {
+        let holders = &self.facts.state.reserved;
+        !holders.is_empty() && !holders.contains(&host)
+    }
+
     fn from(&self, path: &Path) -> reply::From {
         reply::From { port: path.port, address: self.facts.address }
     }
 
-    /// Decides about a request. `frame` is the memory from the first byte of the frame to the end of its chunk, of
-    /// which `have` bytes were received; `total` are the bytes of the whole frame, over all pieces.
+    /// Decides about a request that [`super::admit`] let in and whose address is this slot's, in the order of the
+    /// protocol (AoEr11, sections 2 and 3): VLAN, mask list, length of the argument, command.
+    ///
+    /// `frame` is the memory from the first byte of the frame to the end of its chunk, of which `have` bytes were
+    /// received; `total` are the bytes of the whole frame, over all pieces.
     pub fn decide(
-        &self,
+        &mut self,
         request: &Admitted,
         path: &Path,
         frame: &mut [u8],
@@ -233,105 +284,308 @@ impl Slot {
         if request.vlan() != self.facts.vlan {
             return Decision::Silence(Refusal::OtherVlan);
         }
-        let answer = match request.header.command {
-            Command::Ata => return self.decide_ata(request, path, frame, have, total),
-            Command::Config => match self.decide_config(request, path, frame, have) {
-                Ok(command) => {
-                    let string = &self.facts.state.config_string;
-                    reply::config(frame, request, self.from(path), command, path.sectors, string)
-                }
-                Err(ConfigRefusal::Silence(why)) => return Decision::Silence(why),
-                Err(ConfigRefusal::Error(error)) => {
-                    reply::error(frame, have, request, self.from(path), error)
-                }
-            },
+        if !self.admits(request.ethernet.source) {
+            return Decision::Silence(Refusal::Masked);
+        }
+        let decided = match request.header.command {
+            Command::Ata => self.decide_ata(request, path, frame, have, total),
+            Command::Config => self.decide_config(request, path, frame, have),
+            Command::Mask => self.decide_mask(request, path, frame, have),
+            Command::Reserve => self.decide_reserve(request, path, frame, have),
+            Command::Unknown(_) => Err(Answer::Error(AoeError::UnrecognizedCommand)),
+        };
+        match decided {
+            Ok(decision) => decision,
+            Err(Answer::Silence(why)) => Decision::Silence(why),
             // A shelf full of slots would answer each with an error: silence.
-            _ if path.wildcard => return Decision::Silence(Refusal::Wildcard),
-            Command::Mask | Command::Reserve | Command::Unknown(_) => {
-                reply::error(frame, have, request, self.from(path), AoeError::UnrecognizedCommand)
-            }
-        };
-        answer.map_or(Decision::Silence(Refusal::NoRoom), Decision::Reply)
-    }
-
-    fn decide_config(
-        &self,
-        request: &Admitted,
-        path: &Path,
-        frame: &[u8],
-        have: usize,
-    ) -> Result<ConfigCommand, ConfigRefusal> {
-        let argument = frame.get(request.argument_at()..have).unwrap_or_default();
-        let config = Config::parse(argument).ok_or(ConfigRefusal::Silence(Refusal::Runt))?;
-        let given = || {
-            let length = usize::from(config.length);
-            let text = argument.get(limits::CONFIG_SECTION..)?.get(..length)?;
-            (length <= limits::CONFIG_STRING).then_some(text)
-        };
-        let string = &self.facts.state.config_string[..];
-        let matches = match config.command {
-            // Length and string of a read mean nothing: aoetools send 1024 of them.
-            ConfigCommand::Read => return Ok(config.command),
-            // Workers pass on the headers of a wildcard request only, and no initiator asks such a thing of all slots.
-            _ if path.wildcard => return Err(ConfigRefusal::Silence(Refusal::Wildcard)),
-            ConfigCommand::Test => given().map(|text| text == string),
-            ConfigCommand::TestPrefix => given().map(|text| string.starts_with(text)),
-            // Changing the string is not offered yet: to a sender it is an unknown sub-command.
-            ConfigCommand::Set | ConfigCommand::ForceSet | ConfigCommand::Unknown(_) => None,
-        };
-        match matches {
-            Some(true) => Ok(config.command),
-            Some(false) => Err(ConfigRefusal::Silence(Refusal::NoMatch)),
-            None => Err(ConfigRefusal::Error(AoeError::BadArgument)),
+            Err(Answer::Error(_)) if path.wildcard => Decision::Silence(Refusal::Wildcard),
+            Err(Answer::Error(error)) => written(reply::error(frame, have, request, self.from(path), error)),
         }
     }
 
-    fn decide_ata(
+    // ------------------------------------------------------------- config
+
+    fn decide_config(
+        &mut self,
+        request: &Admitted,
+        path: &Path,
+        frame: &mut [u8],
+        have: usize,
+    ) -> Result<Decision, Answer> {
+        use ConfigCommand::{ForceSet, Read, Set, Test, TestAndReplace, TestPrefix, Unknown};
+        let argument = frame.get(request.argument_at()..have).unwrap_or_default();
+        let config = Config::parse(argument).ok_or(Answer::Silence(Refusal::Runt))?;
+        let command = config.command;
+        let text = || string(argument.get(limits::CONFIG_SECTION..)?, config.length);
+        let given = text().ok_or(Answer::Error(AoeError::BadArgument));
+        let ours = &self.facts.state.config_string[..];
+        let wanted = match command {
+            // Length and string of a read mean nothing: aoetools send 1024 of them.
+            Read => None,
+            Test if given? == ours => None,
+            TestPrefix if ours.starts_with(given?) => None,
+            Test | TestPrefix => return Err(Answer::Silence(Refusal::NoMatch)),
+            Unknown(_) => return Err(Answer::Error(AoeError::BadArgument)),
+            Set | ForceSet | TestAndReplace if path.wildcard => {
+                return Err(Answer::Silence(Refusal::Wildcard));
+            }
+            Set | ForceSet | TestAndReplace if self.changing => return Ok(Decision::Later),
+            // Its answer may have been lost, so the same string again is no conflict.
+            Set if ours.is_empty() || ours == given? => Some(given?),
+            ForceSet => Some(given?),
+            TestAndReplace => {
+                let expected = given?;
+                let rest = argument.get(limits::CONFIG_SECTION + expected.len()..).unwrap_or_default();
+                let (length, rest) = rest.split_first_chunk().ok_or(Answer::Error(AoeError::BadArgument))?;
+                let new =
+                    string(rest, u16::from_be_bytes(*length)).ok_or(Answer::Error(AoeError::BadArgument))?;
+                if ours != expected && ours != new {
+                    return Ok(self.answer_config(request, path, frame, command, CONFLICT));
+                }
+                Some(new)
+            }
+            Set => return Ok(self.answer_config(request, path, frame, command, CONFLICT)),
+        };
+        match wanted.filter(|new| *new != ours) {
+            None => Ok(self.answer_config(request, path, frame, command, None)),
+            Some(new) => {
+                // Not longer than the list takes: that was checked.
+                let config_string = new.iter().copied().take(limits::CONFIG_STRING).collect();
+                Ok(self.begin(|next| next.config_string = config_string))
+            }
+        }
+    }
+
+    fn answer_config(
         &self,
+        request: &Admitted,
+        path: &Path,
+        frame: &mut [u8],
+        command: ConfigCommand,
+        error: Option<AoeError>,
+    ) -> Decision {
+        let answer = reply::ConfigAnswer {
+            buffers: self.facts.buffers,
+            sectors: path.sectors,
+            command,
+            string: &self.facts.state.config_string,
+            error,
+        };
+        written(reply::config(frame, request, self.from(path), answer))
+    }
+
+    // --------------------------------------------------- mask and reserve
+
+    fn decide_mask(
+        &mut self,
+        request: &Admitted,
+        path: &Path,
+        frame: &mut [u8],
+        have: usize,
+    ) -> Result<Decision, Answer> {
+        let argument = frame.get(request.argument_at()..have).unwrap_or_default();
+        let asked = Mask::parse(argument).ok_or(Answer::Silence(Refusal::Runt))?;
+        match asked.command {
+            MaskCommand::Read => return Ok(self.answer_mask(request, path, frame, asked.command)),
+            MaskCommand::Unknown(_) => return Err(Answer::Error(AoeError::BadArgument)),
+            MaskCommand::Edit if path.wildcard => return Err(Answer::Silence(Refusal::Wildcard)),
+            MaskCommand::Edit if self.changing => return Ok(Decision::Later),
+            MaskCommand::Edit => {}
+        }
+        let bytes = usize::from(asked.count) * mask::DIRECTIVE;
+        let directives =
+            argument.get(limits::MASK_SECTION..).and_then(|rest| rest.get(..bytes)).ok_or(BAD_ARGUMENT)?;
+        match edited(&self.facts.state.mask, directives) {
+            Ok(list) if list == self.facts.state.mask => {
+                Ok(self.answer_mask(request, path, frame, asked.command))
+            }
+            Ok(mask) => Ok(self.begin(|next| next.mask = mask)),
+            Err((error, index)) => {
+                Ok(written(reply::mask_refused(frame, request, self.from(path), error, index)))
+            }
+        }
+    }
+
+    fn answer_mask(
+        &self,
+        request: &Admitted,
+        path: &Path,
+        frame: &mut [u8],
+        command: MaskCommand,
+    ) -> Decision {
+        let longest = path.longest_like(request);
+        written(reply::mask(frame, request, self.from(path), longest, command, &self.facts.state.mask))
+    }
+
+    fn decide_reserve(
+        &mut self,
+        request: &Admitted,
+        path: &Path,
+        frame: &mut [u8],
+        have: usize,
+    ) -> Result<Decision, Answer> {
+        let argument = frame.get(request.argument_at()..have).unwrap_or_default();
+        let asked = Reserve::parse(argument).ok_or(Answer::Silence(Refusal::Runt))?;
+        match asked.command {
+            ReserveCommand::Read => {
+                return Ok(self.answer_reserve(request, path, frame, asked.command, None));
+            }
+            ReserveCommand::Unknown(_) => return Err(Answer::Error(AoeError::BadArgument)),
+            _ if path.wildcard => return Err(Answer::Silence(Refusal::Wildcard)),
+            _ if self.changing => return Ok(Decision::Later),
+            ReserveCommand::Set | ReserveCommand::ForceSet => {}
+        }
+        let bytes = usize::from(asked.count) * reserve::ENTRY;
+        let list = argument.get(reserve::HEADER..).and_then(|rest| rest.get(..bytes)).ok_or(BAD_ARGUMENT)?;
+        if asked.command == ReserveCommand::Set && self.is_reserved_from(request.ethernet.source) {
+            let error = Some(AoeError::Reserved);
+            return Ok(self.answer_reserve(request, path, frame, asked.command, error));
+        }
+        let mut reserved = MacList::new();
+        for mac in reserve::addresses(list) {
+            if !reserved.contains(&mac) {
+                // A count of one byte cannot name more than fit.
+                let _ = reserved.try_push(mac);
+            }
+        }
+        if reserved == self.facts.state.reserved {
+            return Ok(self.answer_reserve(request, path, frame, asked.command, None));
+        }
+        Ok(self.begin(|next| next.reserved = reserved))
+    }
+
+    fn answer_reserve(
+        &self,
+        request: &Admitted,
+        path: &Path,
+        frame: &mut [u8],
+        command: ReserveCommand,
+        error: Option<AoeError>,
+    ) -> Decision {
+        let (longest, list) = (path.longest_like(request), &self.facts.state.reserved);
+        written(reply::reserve(frame, request, self.from(path), longest, command, list, error))
+    }
+
+    // ------------------------------------------------------------ changes
+
+    fn begin(&mut self, change: impl FnOnce(&mut SlotState)) -> Decision {
+        (*self.next).clone_from(&self.facts.state);
+        change(&mut self.next);
+        self.changing = true;
+        Decision::Change
+    }
+
+    /// The state that is to be brought to stable storage, between [`Decision::Change`] and [`Slot::settle`].
+    #[must_use]
+    pub fn wanted(&self) -> Option<&SlotState> {
+        self.changing.then_some(&*self.next)
+    }
+
+    /// Whether the change under way is one of the config string.
+    #[must_use]
+    pub fn changes_config_string(&self) -> bool {
+        self.wanted().is_some_and(|next| next.config_string != self.facts.state.config_string)
+    }
+
+    /// Ends a change: the wanted state holds if it is `kept`, else the one before. Writes the reply to the request that
+    /// asked for it, which `frame` still holds.
+    ///
+    /// Where it is not kept: AoE error 3 with the string or list in force, and mask error 1.
+    pub fn settle(&mut self, kept: bool, request: &Admitted, path: &Path, frame: &mut [u8]) -> Decision {
+        if std::mem::take(&mut self.changing) && kept {
+            std::mem::swap(&mut self.facts.state, &mut *self.next);
+        }
+        let error = (!kept).then_some(AoeError::DeviceUnavailable);
+        let argument = frame.get(request.argument_at()..).unwrap_or_default();
+        match request.header.command {
+            Command::Config => match Config::parse(argument) {
+                Some(config) => self.answer_config(request, path, frame, config.command, error),
+                None => Decision::Silence(Refusal::Runt),
+            },
+            Command::Mask if kept => self.answer_mask(request, path, frame, MaskCommand::Edit),
+            Command::Mask => {
+                let error = MaskError::Unspecified;
+                written(reply::mask_refused(frame, request, self.from(path), error, 0))
+            }
+            Command::Reserve => match Reserve::parse(argument) {
+                Some(asked) => self.answer_reserve(request, path, frame, asked.command, error),
+                None => Decision::Silence(Refusal::Runt),
+            },
+            // Nothing else changes anything.
+            Command::Ata | Command::Unknown(_) => Decision::Silence(Refusal::NoMatch),
+        }
+    }
+
+    // ---------------------------------------------------------------- ATA
+
+    fn decide_ata(
+        &mut self,
         request: &Admitted,
         path: &Path,
         frame: &mut [u8],
         have: usize,
         total: usize,
-    ) -> Decision {
-        let Some(ata) = frame.get(request.argument_at()..have).and_then(Ata::parse) else {
-            return Decision::Silence(Refusal::Runt);
+    ) -> Result<Decision, Answer> {
+        let argument = frame.get(request.argument_at()..have);
+        let ata = argument.and_then(Ata::parse).ok_or(Answer::Silence(Refusal::Runt))?;
+        let from = self.from(path);
+        let registers =
+            |frame: &mut [u8], registers: &Ata| written(reply::ata(frame, request, from, registers, 0));
+        let refused = |frame: &mut [u8], outcome: Outcome| {
+            if path.wildcard {
+                return Decision::Silence(Refusal::Wildcard);
+            }
+            registers(frame, &ata.response(outcome))
         };
+        if self.is_reserved_from(request.ethernet.source) && ata.command != ata::IDENTIFY_DEVICE {
+            return match self.facts.reserved_answer {
+                ReservedAnswer::Aoe => Err(Answer::Error(AoeError::Reserved)),
+                ReservedAnswer::Ata => Ok(refused(frame, Outcome::ABORTED)),
+            };
+        }
+        let health = if self.failed { Health::Failing } else { self.facts.health };
         let bounds = Bounds {
             sectors: self.facts.sectors,
             most: path.sectors,
             read_only: self.facts.read_only,
+            write_cache: self.facts.write_cache,
+            trim: self.facts.trim,
+            smart: self.smart,
+            health,
             data: total.saturating_sub(request.data_at()),
         };
-        let from = self.from(path);
-        let reply = match command::decode(&ata, bounds) {
-            Ok(command::Command::Io(io)) => {
-                let changes = io.access != command::Access::Read;
-                if path.wildcard && io.access == command::Access::Write {
-                    // One frame would overwrite a sector of every disk.
-                    return Decision::Silence(Refusal::Wildcard);
-                }
-                if !(self.failed && changes) {
-                    return Decision::Io(io, ata);
-                }
-                reply::ata(frame, request, from, &ata.response(Outcome::FAULT), 0)
-            }
-            Ok(command::Command::Identify) => {
-                let at = request.data_at();
-                match frame.get_mut(at..at + limits::SECTOR) {
-                    Some(data) => data.copy_from_slice(&self.identify),
-                    None => return Decision::Silence(Refusal::NoRoom),
-                }
-                reply::ata(frame, request, from, &ata.response(Outcome::GOOD), limits::SECTOR)
-            }
-            Ok(command::Command::CheckPower) => {
-                let registers = Ata { count: ata::POWER_ACTIVE, ..ata.response(Outcome::GOOD) };
-                reply::ata(frame, request, from, &registers, 0)
-            }
-            Err(_) if path.wildcard && is_write(ata.command) => return Decision::Silence(Refusal::Wildcard),
-            Err(outcome) => reply::ata(frame, request, from, &ata.response(outcome), 0),
+        let page = |frame: &mut [u8], page: &[u8; limits::SECTOR]| {
+            let at = request.data_at();
+            let Some(room) = frame.get_mut(at..at + limits::SECTOR) else {
+                return Decision::Silence(Refusal::NoRoom);
+            };
+            room.copy_from_slice(page);
+            written(reply::ata(frame, request, from, &ata.response(Outcome::GOOD), limits::SECTOR))
         };
-        reply.map_or(Decision::Silence(Refusal::NoRoom), Decision::Reply)
+        Ok(match command::decode(&ata, bounds) {
+            // One frame would overwrite a sector of every disk.
+            Ok(command::Command::Io(io)) if path.wildcard && io.access.changes() => {
+                Decision::Silence(Refusal::Wildcard)
+            }
+            Ok(command::Command::SmartSwitch(_)) if path.wildcard => Decision::Silence(Refusal::Wildcard),
+            Ok(command::Command::Io(io)) if self.failed && io.access.promises() => {
+                refused(frame, Outcome::FAULT)
+            }
+            Ok(command::Command::Io(io)) => Decision::Io(io, ata),
+            Ok(command::Command::Identify) => page(frame, &self.identify),
+            Ok(command::Command::SmartData) => page(frame, &smart::data()),
+            Ok(command::Command::SmartLog(log)) => match smart::log(log) {
+                Some(log) => page(frame, &log),
+                None => refused(frame, Outcome::ABORTED),
+            },
+            Ok(command::Command::SmartSwitch(on)) => {
+                self.smart = on;
+                self.identify = identify::page(&self.facts, on);
+                registers(frame, &ata.response(Outcome::GOOD))
+            }
+            Ok(command::Command::Done(answer)) => registers(frame, &answer),
+            Err(outcome) => refused(frame, outcome),
+        })
     }
 
     /// Writes the reply to a command that the disk has ended. `data` are the bytes it read, which follow the headers
@@ -349,21 +603,70 @@ impl Slot {
         reply::ata(frame, request, self.from(path), &ata.response(outcome), data)
     }
 
-    /// Writes the announcement of this slot on a port. Returns the length of the frame.
+    // ------------------------------------------------------ announcements
+
+    /// Whom to tell that the slot is there: everybody, or each host that may talk to it.
+    pub fn audience(&self) -> impl Iterator<Item = Mac> + '_ {
+        let (allow, mask) = (&self.facts.allow[..], &self.facts.state.mask[..]);
+        let listed = if mask.is_empty() { allow } else { mask };
+        let everybody = listed.is_empty().then_some(Mac::BROADCAST);
+        everybody.into_iter().chain(listed.iter().copied().filter(|&mac| self.admits(mac)))
+    }
+
+    /// Writes the announcement of this slot on a port, to one of its [`Slot::audience`]. Returns the length of the frame.
     #[must_use]
-    pub fn announce(&self, path: &Path, frame: &mut [u8]) -> Option<usize> {
-        let tag = (self.facts.vlan != 0).then_some(self.facts.vlan);
-        reply::announcement(frame, self.from(path), tag, path.sectors, &self.facts.state.config_string)
+    pub fn announce(&self, path: &Path, to: Mac, frame: &mut [u8]) -> Option<usize> {
+        let facts = &self.facts;
+        let tag = (facts.vlan != 0).then_some(facts.vlan);
+        let string = &facts.state.config_string;
+        reply::announcement(frame, self.from(path), to, tag, facts.buffers, path.sectors, string)
     }
 }
 
-enum ConfigRefusal {
+impl Path {
+    /// Bytes of the longest frame that the port sends with the tag of this request.
+    const fn longest_like(&self, request: &Admitted) -> usize {
+        self.longest + request.header_at() - limits::ETHERNET
+    }
+}
+
+/// How a request ends that is not served.
+#[derive(Clone, Copy)]
+enum Answer {
     Silence(Refusal),
     Error(AoeError),
 }
 
-const fn is_write(opcode: u8) -> bool {
-    matches!(opcode, ata::WRITE_SECTORS | ata::WRITE_SECTORS_EXT | ata::WRITE_DMA | ata::WRITE_DMA_EXT)
+const BAD_ARGUMENT: Answer = Answer::Error(AoeError::BadArgument);
+const CONFLICT: Option<AoeError> = Some(AoeError::ConfigStringPresent);
+
+fn written(len: Option<usize>) -> Decision {
+    len.map_or(Decision::Silence(Refusal::NoRoom), Decision::Reply)
+}
+
+/// A string of this length at the start of `bytes`; `None` when it is longer than they are, or than a config string.
+fn string(bytes: &[u8], length: u16) -> Option<&[u8]> {
+    let length = usize::from(length);
+    bytes.get(..length).filter(|_| length <= limits::CONFIG_STRING)
+}
+
+/// A mask list after all directives.
+///
+/// # Errors
+/// The first one that cannot be done, with its index; the list stays as it was then, so that an edit that is repeated
+/// because its answer was lost gives the same list.
+fn edited(list: &MacList, directives: &[u8]) -> Result<MacList, (MaskError, u8)> {
+    let mut list = list.clone();
+    for (index, directive) in (0..).zip(mask::directives(directives)) {
+        match directive {
+            Directive::Nothing => {}
+            Directive::Add(mac) if list.contains(&mac) => {}
+            Directive::Add(mac) => list.try_push(mac).map_err(|_| (MaskError::ListFull, index))?,
+            Directive::Delete(mac) => list.retain(|listed| *listed != mac),
+            Directive::Unknown(_) => return Err((MaskError::BadDirective, index)),
+        }
+    }
+    Ok(list)
 }
 
 #[cfg(test)]

@@ -230,6 +230,11 @@ impl MemoryStorage {
         if job.verb == Verb::Write && disk.read_only {
             return Err(Failure::Errno(libc::EBADF));
         }
+        if job.verb == Verb::Discard {
+            let start = job.offset as usize;
+            disk.bytes[start..start + len as usize].fill(0);
+            return Ok(());
+        }
         if job.at as usize + job.len as usize > job.buffer.capacity() {
             return Err(Failure::Errno(libc::EINVAL));
         }
@@ -240,8 +245,8 @@ impl MemoryStorage {
         let disk = &mut disk.bytes[start..start + n];
         match job.verb {
             Verb::Read => memory.copy_from_slice(disk),
-            Verb::Write => disk.copy_from_slice(memory),
-            Verb::Flush => {}
+            Verb::Write | Verb::WriteThrough => disk.copy_from_slice(memory),
+            Verb::Flush | Verb::Discard => {}
         }
         if n < len as usize { Err(Failure::Short) } else { Ok(()) }
     }

@@ -32,6 +32,10 @@ pub enum Verb {
     Write,
     /// Make every write completed before durable.
     Flush,
+    /// As `Write`, but durable before completion even where the file was opened as write-back.
+    WriteThrough,
+    /// Free the range: it reads as zeroes afterwards. The buffer is not touched.
+    Discard,
 }
 
 /// One transfer. `offset` and `len` are bytes; `at` is where the data starts in the buffer.

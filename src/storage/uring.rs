@@ -670,7 +670,11 @@ impl UringStorage {
         let piece = (address / limits::REGISTERED_PIECE) as u16;
         let entry = match job.verb {
             Verb::Read => opcode::ReadFixed::new(file, memory, len, piece).offset(offset).build(),
-            Verb::Write => {
+            Verb::WriteThrough => opcode::WriteFixed::new(file, memory, len, piece)
+                .offset(offset)
+                .rw_flags(libc::RWF_DSYNC)
+                .build(),
+            Verb::Write | Verb::Discard => {
                 opcode::WriteFixed::new(file, memory, len, piece).offset(offset).rw_flags(flags).build()
             }
             Verb::Flush => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
@@ -688,6 +692,9 @@ impl UringStorage {
         };
         if job.verb == Verb::Flush {
             return Ok(true);
+        }
+        if job.verb == Verb::Discard {
+            return Err(Failure::Errno(libc::EOPNOTSUPP));
         }
         let (at, len) = (job.at as usize, job.len as usize);
         let start = job.buffer.address() as usize + at;

@@ -52,6 +52,10 @@ counters! {
     WrittenBytes = "written-bytes",
     /// Flush commands that went to the disk.
     Flushes = "flushes",
+    /// Ranges of TRIM commands that went to the disk.
+    Trims = "trims",
+    /// Changes of a slot's state that were kept.
+    Changes = "changes",
     /// Commands that waited for an overlapping one before them.
     Parked = "parked",
     /// Payloads copied because they were spread over chunks or misaligned.
@@ -76,6 +80,8 @@ counters! {
     DropOtherAddress = "drop-other-address",
     /// Dropped: the slot lives on another VLAN.
     DropOtherVlan = "drop-other-vlan",
+    /// Dropped: the sender may not talk to the slot.
+    DropMasked = "drop-masked",
     /// Dropped: a command that a wildcard address may not have.
     DropWildcard = "drop-wildcard",
     /// Silent by rule: Query Config test without a match.
@@ -92,6 +98,10 @@ counters! {
     DropHandOver = "drop-hand-over",
     /// Dropped: too many wildcard requests at once.
     DropWildcards = "drop-wildcards",
+    /// Dropped: too many wildcard requests from one host.
+    DropTooOften = "drop-too-often",
+    /// Dropped: too many changes of one slot's state at once.
+    DropChanges = "drop-changes",
     /// A state that cannot be: a defect of ours, to be reported.
     Defects = "defects",
 }
@@ -112,6 +122,7 @@ impl Counter {
         Self::DropForeignDestination,
         Self::DropOtherAddress,
         Self::DropOtherVlan,
+        Self::DropMasked,
         Self::DropWildcard,
         Self::DropNoMatch,
         Self::DropNoRoom,
@@ -119,6 +130,8 @@ impl Counter {
         Self::DropRequests,
         Self::DropRuns,
         Self::DropHandOver,
+        Self::DropTooOften,
+        Self::DropChanges,
     ];
 }
 
@@ -134,6 +147,7 @@ impl From<Refusal> for Counter {
             Refusal::ForeignDestination => Self::DropForeignDestination,
             Refusal::OtherAddress => Self::DropOtherAddress,
             Refusal::OtherVlan => Self::DropOtherVlan,
+            Refusal::Masked => Self::DropMasked,
             Refusal::Wildcard => Self::DropWildcard,
             Refusal::NoMatch => Self::DropNoMatch,
             Refusal::NoRoom => Self::DropNoRoom,

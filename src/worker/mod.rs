@@ -7,6 +7,7 @@
 mod bell;
 mod counters;
 mod lane;
+mod pace;
 mod post;
 mod requests;
 mod sync;
@@ -15,6 +16,7 @@ mod turn;
 
 pub use bell::Ringer;
 pub use counters::{Counter, Counters};
+pub use pace::Rate;
 pub use post::{Mail, Post};
 pub use thread::{Crew, Ended, Report, Seat, SpawnError};
 pub use turn::{Census, Worker};
@@ -22,23 +24,58 @@ pub use turn::{Census, Worker};
 use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerId};
 use crate::limits;
 use crate::protocol::{Address, Header, Mac};
-use crate::shelf::{Health, Routes, SlotFacts, SlotState};
+use crate::shelf::{Health, Path, Routes, SlotFacts, SlotState};
 use crate::storage::FileId;
 use arrayvec::ArrayVec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A network interface that we serve on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Port {
     /// Its name.
     pub name: String,
     /// Its address.
     pub mac: Mac,
-    /// Sectors advertised and accepted in one command; see [`limits::sectors_for`].
-    pub sectors: u8,
     /// Pieces one frame may be sent in: 1 on a rung without multi-buffer.
     pub pieces: usize,
+    /// Bytes of the longest frame that the rung in force carries, whatever the MTU.
+    room: u32,
+    /// The MTU in bytes, shifted by 8, and the sectors that follow from it: one cell, so that both change at once.
+    reach: AtomicU32,
+}
+
+impl Port {
+    /// A port with this MTU, on a rung that carries frames of up to `room` bytes.
+    #[must_use]
+    pub fn new(name: String, mac: Mac, mtu: u32, room: u32, pieces: usize) -> Self {
+        let port = Self { name, mac, pieces, room, reach: AtomicU32::new(0) };
+        port.set_mtu(mtu);
+        port
+    }
+
+    /// Notes another MTU; true when it carries another number of sectors than the one before.
+    pub fn set_mtu(&self, mtu: u32) -> bool {
+        let mtu = mtu.min(0x00ff_ffff);
+        let sectors = limits::sectors_for(mtu, self.room);
+        let before = self.reach.swap(mtu << 8 | u32::from(sectors), Ordering::Relaxed);
+        before as u8 != sectors
+    }
+
+    /// Sectors advertised and accepted in one command; see [`limits::sectors_for`].
+    #[must_use]
+    pub fn sectors(&self) -> u8 {
+        self.reach.load(Ordering::Relaxed) as u8
+    }
+
+    /// What a slot needs to know of it to answer.
+    #[must_use]
+    pub fn path(&self, wildcard: bool) -> Path {
+        let reach = self.reach.load(Ordering::Relaxed);
+        let longest = (reach >> 8) as usize + limits::ETHERNET;
+        Path { port: self.mac, sectors: reach as u8, longest, wildcard }
+    }
 }
 
 /// Where a queue is.
@@ -116,7 +153,7 @@ pub struct Plan {
     pub slots: Vec<SlotPlan>,
     /// Its counters.
     pub counters: Arc<Counters>,
-    /// Who keeps the state of its slots; `None` when hosts cannot change it (tests, benches).
+    /// Takes the states of slots to keep.
     pub errands: Option<Errands>,
 }
 
@@ -143,6 +180,9 @@ pub struct Wildcard {
     pub header: Header,
     /// The argument header, as far as it was there.
     pub argument: ArrayVec<u8, { limits::ATA_SECTION }>,
+    /// What follows it, where an answer may depend on that: the text of a Query Config test. Allocated, because such a
+    /// frame is rare.
+    pub text: Option<Arc<[u8]>>,
 }
 
 /// Something that returns to its home worker.
@@ -220,8 +260,7 @@ pub enum Errand {
     },
 }
 
-/// Takes errands. It has room for two of each slot, so that a worker that keeps to its one [`Errand::Save`] a slot never
-/// finds it full.
+/// Takes errands; `None` when a slot's state cannot be changed (tests, benches).
 pub type Errands = std::sync::mpsc::SyncSender<Errand>;
 
 /// An eventfd that wakes a worker out of its io_uring.
@@ -256,13 +295,12 @@ impl AsFd for EventFd {
 pub type WorkerPost = Post<HandOver, Homecoming, Control, EventFd>;
 
 impl WorkerPost {
-    /// A post for a region of so many chunks, and a worker that owns so many slots.
+    /// A post for a region of so many chunks.
     ///
     /// # Errors
     /// When no eventfd can be made.
-    pub fn for_worker(chunks: u32, slots: usize) -> std::io::Result<Self> {
-        let commands = limits::COMMANDS + limits::COMMANDS_PER_SLOT * slots;
-        Ok(Self::new(limits::HANDOFF_RING, chunks.max(1) as usize, commands, EventFd::new()?))
+    pub fn for_chunks(chunks: u32) -> std::io::Result<Self> {
+        Ok(Self::new(limits::HANDOFF_RING, chunks.max(1) as usize, 16, EventFd::new()?))
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Request {
     pub buffer: Option<Buffer>,
     /// Where the data starts in the buffer, in bytes.
     pub at: u32,
+    /// Of a TRIM: the entry that is being freed.
+    pub entry: u16,
 }
 
 impl Request {
@@ -48,7 +50,7 @@ impl Request {
     pub fn chunks(&self) -> usize {
         match (&self.headers, self.io.access) {
             (Headers::InBuffer, _) | (Headers::Beside(_), Access::Flush) => 1,
-            (Headers::Beside(_), Access::Read | Access::Write) => 1 + limits::RUN_CHUNKS,
+            (Headers::Beside(_), _) => 1 + limits::RUN_CHUNKS,
         }
     }
 
@@ -113,6 +115,11 @@ impl Requests {
     }
 
     /// A request.
+    pub fn get(&self, ticket: u32) -> Option<&Request> {
+        self.entries.get(ticket as usize)?.as_ref()
+    }
+
+    /// The request of this name, to change it.
     pub fn get_mut(&mut self, ticket: u32) -> Option<&mut Request> {
         self.entries.get_mut(ticket as usize)?.as_mut()
     }

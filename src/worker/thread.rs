@@ -292,12 +292,13 @@ fn start<Q: Queue, S: Storage, E>(
 
 /// Turns until the worker is told to exit, and gives it back.
 fn run<Q: Queue, S: Storage + Sleep>(mut worker: Worker<Q, S>, seat: Seat, status: &Status) -> Worker<Q, S> {
+    let started = Instant::now();
     let mut quiet_since = None;
     let mut stalls = 0u32;
     loop {
         // Before the turn: what it takes from a ring counts nowhere else until it is in a request.
         status.idle.store(false, Ordering::Release);
-        if worker.turn() {
+        if worker.turn(started.elapsed()) {
             status.activity.fetch_add(1, Ordering::AcqRel);
             (quiet_since, stalls) = (None, 0);
             if !worker.told_to_exit() {

@@ -3,33 +3,37 @@
 //! Not here: threads, sleeping, sockets, rings of the kernel; it runs over the net and storage ports.
 //! Invariant: a frame taken from a ring ends in one counter of [`Counter::ENDS`], and its chunks go home.
 
+mod changes;
 mod disk;
 mod wildcards;
 
+use self::changes::Changes;
 use self::disk::Asked;
 use super::counters::{Counter, Counters};
 use super::lane::Lane;
+use super::pace::{Bucket, Sources};
 use super::post::Mail;
 use super::requests::{Request, Requests};
-use super::{Control, HandOver, Homecoming, Plan, Shared, Wildcard};
+use super::{Control, Errands, HandOver, Homecoming, Plan, Shared, Wildcard};
 use crate::frame::{
     Buffer, Chunk, Frame, LayoutError, Outgoing, Piece, Pool, PortId, QueueId, RunPool, WorkerId,
 };
 use crate::limits;
 use crate::net::{Flushed, Queue};
 use crate::protocol::Address;
-use crate::shelf::{self, Admitted, Decision, Path, Refusal, Slot};
+use crate::shelf::{self, Admitted, Decision, Refusal, Slot};
 use crate::storage::{Done, FileId, Storage};
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where the chunks of a worker are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// In its pools.
     pub home: usize,
-    /// In requests, at the disk or waiting.
+    /// In requests: at the disk, waiting, or about to change the state of a slot.
     pub requests: usize,
     /// Waiting for TX.
     pub waiting: usize,
@@ -59,6 +63,9 @@ struct Disk {
     cached: bool,
 }
 
+/// An announcement to make: a slot, on a port, from this host of its audience on.
+type Announcement = (usize, PortId, usize);
+
 /// All that is the worker's own; what it shares is passed along, so that a frame costs no reference count.
 struct Core<Q: Queue, S: Storage> {
     id: WorkerId,
@@ -78,10 +85,20 @@ struct Core<Q: Queue, S: Storage> {
     requests: Requests,
     /// Requests that may run and that the storage has not taken yet.
     ready: VecDeque<u32>,
+    /// Changes of the state of slots, by slot.
+    changes: Vec<Changes>,
+    /// Takes the states to keep.
+    errands: Option<Errands>,
     /// Wildcard requests, each with the next slot to ask.
     wildcards: VecDeque<(Wildcard, usize)>,
-    /// Announcements to make, as slot and port.
-    announcements: VecDeque<(usize, PortId)>,
+    /// How many wildcard requests each host has sent us.
+    sources: Sources,
+    /// Announcements to make.
+    announcements: VecDeque<Announcement>,
+    /// How fast frames of our own making leave: a shelf full of slots answers one frame with hundreds.
+    pace: Bucket,
+    /// The time of this turn, since any fixed moment.
+    now: Duration,
     /// Posts that got something this turn.
     to_ring: Vec<bool>,
     draining: bool,
@@ -99,7 +116,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
     /// # Errors
     /// When its chunks were given out before.
     pub fn new(plan: Plan, queues: Vec<Q>, storage: S) -> Result<Self, LayoutError> {
-        let Plan { id, shared, slots, counters, errands: _ } = plan;
+        let Plan { id, shared, slots, counters, errands } = plan;
         let mut lanes = Vec::with_capacity(queues.len());
         let mut lane_of_port = vec![None; shared.ports.len()];
         for queue in queues {
@@ -122,6 +139,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             own: shared.layout.mint(&shared.region, id, Pool::Own)?,
             disks: slots.iter().map(|slot| Disk { file: slot.file, cached: slot.cached }).collect(),
             runs_of: vec![0; slots.len()],
+            changes: slots.iter().map(|_| Changes::default()).collect(),
             slots: slots.into_iter().map(|slot| Slot::new(slot.facts)).collect(),
             lanes,
             lane_of_port,
@@ -131,7 +149,11 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             requests: Requests::new(limits::REQUESTS),
             ready: VecDeque::with_capacity(limits::REQUESTS),
             wildcards: VecDeque::with_capacity(limits::WILDCARDS),
+            errands,
+            sources: Sources::new(limits::WILDCARD_RATE, limits::SOURCES),
             announcements: VecDeque::new(),
+            pace: Bucket::full(limits::OWN_RATE, Duration::ZERO),
+            now: Duration::ZERO,
             to_ring: vec![false; shared.posts.len()],
             draining: false,
             exit: false,
@@ -143,17 +165,16 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         Ok(Self { shared, core })
     }
 
-    /// One turn. Returns whether anything happened.
-    pub fn turn(&mut self) -> bool {
+    /// One turn. `now` is the time since any fixed moment. Returns whether anything happened.
+    pub fn turn(&mut self, now: Duration) -> bool {
+        self.core.now = now;
         self.core.turn(&self.shared)
     }
 
     /// Whether there is something to do that no descriptor would wake us for, so that sleeping would be wrong.
     pub fn restless(&mut self) -> bool {
         let core = &mut self.core;
-        let to_send = !(core.wildcards.is_empty() && core.announcements.is_empty());
         !core.ready.is_empty()
-            || (to_send && !core.own.is_empty())
             || core.lanes.iter_mut().any(|lane| lane.flushed() == Flushed::Again || lane.queue.ready())
             || self.shared.posts[usize::from(core.id.0)].has_mail()
     }
@@ -177,6 +198,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         core.requests.is_empty()
             && core.wildcards.is_empty()
             && core.announcements.is_empty()
+            && core.changes.iter().all(Changes::is_empty)
             && core.storage.in_flight() == 0
             && core.lanes.iter().all(|lane| lane.waiting() == 0 && lane.queue.lent().transmit == 0)
     }
@@ -194,8 +216,9 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
 
     /// Slots with commands in flight, with how many.
     pub fn busy_slots(&self) -> Vec<(Address, usize)> {
-        let busy = self.core.slots.iter().filter(|slot| !slot.order.is_empty());
-        busy.map(|slot| (slot.facts().address, slot.order.len())).collect()
+        let slots = self.core.slots.iter().zip(&self.core.changes);
+        let all = slots.map(|(slot, changes)| (slot.facts().address, slot.order.len() + changes.len()));
+        all.filter(|(_, commands)| *commands > 0).collect()
     }
 
     /// Where all chunks are.
@@ -203,7 +226,8 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         let core = &self.core;
         let mut census = Census {
             home: core.runs.chunks_home() + core.own.len(),
-            requests: core.requests.iter().map(Request::chunks).sum(),
+            requests: core.requests.iter().map(Request::chunks).sum::<usize>()
+                + core.changes.iter().map(Changes::chunks).sum::<usize>(),
             ..Census::default()
         };
         for lane in &core.lanes {
@@ -240,6 +264,7 @@ impl<Q: Queue, S: Storage> Drop for Worker<Q, S> {
         core.lanes.iter_mut().for_each(Lane::retire);
         core.own.drain(..).for_each(Chunk::retire);
         core.requests.drain().for_each(Request::retire);
+        core.changes.iter_mut().for_each(Changes::retire);
         while let Some(mail) = self.shared.posts[usize::from(core.id.0)].take() {
             match mail {
                 Mail::Home(home) => home.retire(),
@@ -257,12 +282,12 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         busy |= self.receive(shared);
         self.ask_slots(shared);
         self.announce(shared);
-        self.submit_ready();
+        self.submit_ready(shared);
         self.storage.turn();
         busy |= self.reap(shared);
         // Commands that waited for those that just ended start now, not in the next turn.
         if !self.ready.is_empty() {
-            self.submit_ready();
+            self.submit_ready(shared);
             self.storage.turn();
             busy = true;
         }
@@ -300,16 +325,23 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 Mail::Frame(HandOver::Frame(frame)) => self.arrive(shared, frame),
                 Mail::Frame(HandOver::Wildcard(wildcard)) => self.take_wildcard(wildcard),
                 Mail::Command(Control::Announce) => {
-                    for port in (0..shared.ports.len()).filter_map(|p| u16::try_from(p).ok()) {
-                        self.announcements.extend((0..self.slots.len()).map(|slot| (slot, PortId(port))));
+                    (0..self.slots.len()).for_each(|slot| self.announce_slot(shared, slot));
+                }
+                Mail::Command(Control::AnnounceOn(port)) => {
+                    (0..self.slots.len()).for_each(|slot| self.announce_on(slot, port));
+                }
+                Mail::Command(Control::Saved { slot, kept }) => self.saved(shared, slot, kept),
+                Mail::Command(Control::Resized { slot, sectors }) => {
+                    let slot = usize::from(slot);
+                    if self.slots.get_mut(slot).is_some_and(|slot| slot.resize(sectors)) {
+                        self.announce_slot(shared, slot);
                     }
                 }
-                Mail::Command(
-                    Control::AnnounceOn(_)
-                    | Control::Saved { .. }
-                    | Control::Resized { .. }
-                    | Control::Health { .. },
-                ) => {}
+                Mail::Command(Control::Health { slot, health }) => {
+                    if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+                        slot.set_health(health);
+                    }
+                }
                 Mail::Command(Control::Drain) => self.draining = true,
                 Mail::Command(Control::Exit) => self.exit = true,
             }
@@ -384,11 +416,11 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
 
     /// A request for one of our slots.
     fn serve(&mut self, shared: &Shared, mut frame: Frame, admitted: &Admitted, slot: u16, wildcard: bool) {
-        let (Some(port), Some(owned)) = (shared.port_of(frame.queue), self.slots.get(usize::from(slot)))
+        let (Some(port), Some(owned)) = (shared.port_of(frame.queue), self.slots.get_mut(usize::from(slot)))
         else {
             return self.drop_frame(shared, frame, Counter::Defects);
         };
-        let path = Path { port: port.mac, sectors: port.sectors, wildcard };
+        let path = port.path(wildcard);
         let (offset, have, total) = (frame.head.offset, usize::from(frame.head.len), frame.len());
         let bytes = shared.region.bytes_mut(&mut frame.head.chunk, usize::from(offset), limits::CHUNK);
         match owned.decide(admitted, &path, bytes, have, total) {
@@ -399,6 +431,8 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 self.counters.count(Counter::Replies);
                 self.send(shared, outgoing(queue, head.chunk, offset, len));
             }
+            Decision::Change => self.begin_change(shared, frame, admitted, slot),
+            Decision::Later => self.change_later(shared, frame, admitted, slot),
             Decision::Io(io, ata) => {
                 self.start(shared, frame, Asked { admitted, slot, wildcard, io, ata });
             }

@@ -554,21 +554,19 @@ fn share(
     slots: &[OpenSlot],
 ) -> Result<Shared, StartError> {
     let owners = slots.iter().map(|slot| slot.facts.address).zip(topology.owners.iter().copied());
-    let post = |worker: u16| {
-        let slots = topology.owners.iter().filter(|owner| owner.0 == worker).count();
-        WorkerPost::for_worker(layout.chunks(), slots)
+    let post = |_: &u16| {
+        WorkerPost::for_chunks(layout.chunks())
             .map_err(|source| StartError::Descriptors { what: "make the bell of a worker", source })
     };
     Ok(Shared {
-        posts: (0..topology.cpus.len() as u16).map(post).collect::<Result<_, _>>()?,
+        posts: topology.cpus.iter().map(post).collect::<Result<_, _>>()?,
         region: Arc::clone(umem.region()),
         ports: ports
             .iter()
-            .map(|port| worker::Port {
-                name: port.facts.name.clone(),
-                mac: port.facts.mac,
-                sectors: sectors(port),
-                pieces: port.standing.pieces,
+            .map(|port| {
+                let (facts, standing) = (&port.facts, &port.standing);
+                let name = facts.name.clone();
+                worker::Port::new(name, facts.mac, facts.mtu, standing.frame_room, standing.pieces)
             })
             .collect(),
         queues: topology

@@ -9,7 +9,7 @@ use crate::frame::{Buffer, Chunk, Frame, Outgoing, Piece, Run};
 use crate::limits;
 use crate::net::Queue;
 use crate::protocol::ata::{Ata, Outcome};
-use crate::shelf::{self, Access, Admitted, Io, Path, Refusal, Slot};
+use crate::shelf::{self, Access, Admitted, Io, Refusal, Slot, command};
 use crate::storage::{Done, Failure, Job, Storage, Ticket, Verb};
 use crate::worker::Shared;
 use crate::worker::counters::Counter;
@@ -39,8 +39,10 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         let aligned = at % limits::SECTOR == 0 && at + io.bytes() <= limits::CHUNK;
         let in_place = match io.access {
             Access::Flush => false,
-            Access::Read => aligned,
-            Access::Write => aligned && frame.rest.is_empty(),
+            Access::Read | Access::Verify => aligned,
+            Access::Write | Access::WriteThrough => aligned && frame.rest.is_empty(),
+            // Its pages are read by us, not by the device.
+            Access::Trim => at + io.bytes() <= limits::CHUNK && frame.rest.is_empty(),
         };
         let mut run = None;
         if !in_place && io.access != Access::Flush {
@@ -51,7 +53,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             self.runs_of[usize::from(slot)] += 1;
             run = Some(free);
         }
-        if let (Some(run), Access::Write) = (&mut run, io.access) {
+        if let (Some(run), true) = (&mut run, io.access.takes_data()) {
             gather(shared, &frame, admitted.data_at(), run, io.bytes());
             self.counters.count(Counter::Copies);
         }
@@ -62,7 +64,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             None if in_place => (Headers::InBuffer, Buffer::Chunk(head.chunk), at as u32),
             None => (Headers::Beside(head.chunk), Buffer::None, 0),
         };
-        let request = Request {
+        let mut request = Request {
             slot,
             wildcard,
             queue,
@@ -73,10 +75,21 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             headers,
             buffer: Some(buffer),
             at,
+            entry: 0,
         };
+        if io.access == Access::Trim {
+            let checked =
+                command::trim(io, pages(shared, &request), self.slots[usize::from(slot)].facts().sectors);
+            match checked {
+                Ok(Some(io)) => request.io = io,
+                Ok(None) => return self.answer_at_once(shared, request, Outcome::GOOD),
+                Err(outcome) => return self.answer_at_once(shared, request, outcome),
+            }
+        }
+        let io = request.io;
         match self.requests.insert(request) {
             Ok(ticket) => match self.slots[usize::from(slot)].order.begin(ticket, io) {
-                shelf::Turn::Run => self.submit(ticket),
+                shelf::Turn::Run => self.submit(shared, ticket),
                 shelf::Turn::Wait => self.counters.count(Counter::Parked),
             },
             // Checked above.
@@ -84,42 +97,62 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         }
     }
 
-    pub(super) fn submit_ready(&mut self) {
+    /// Answers a command that turns out to need no disk.
+    fn answer_at_once(&mut self, shared: &Shared, mut request: Request, outcome: Outcome) {
+        let buffer = request.buffer.take().unwrap_or(Buffer::None);
+        self.give_back(shared, request, buffer, outcome);
+    }
+
+    pub(super) fn submit_ready(&mut self, shared: &Shared) {
         for _ in 0..self.ready.len() {
             let Some(ticket) = self.ready.pop_front() else { break };
-            self.submit(ticket);
+            self.submit(shared, ticket);
         }
     }
 
-    pub(super) fn submit(&mut self, ticket: u32) {
+    pub(super) fn submit(&mut self, shared: &Shared, ticket: u32) {
         let Some(request) = self.requests.get_mut(ticket) else {
             self.counters.count(Counter::Defects);
             return;
+        };
+        let io = request.io;
+        let (verb, offset, len) = match io.access {
+            Access::Read | Access::Verify => (Verb::Read, io.offset(), io.bytes() as u32),
+            Access::Write => (Verb::Write, io.offset(), io.bytes() as u32),
+            Access::WriteThrough => (Verb::WriteThrough, io.offset(), io.bytes() as u32),
+            Access::Flush => (Verb::Flush, 0, 0),
+            Access::Trim => {
+                let next = command::extents(pages(shared, request), usize::from(request.entry)).next();
+                // There is one: a TRIM without is answered at once, and one that has done its last is complete.
+                let Some((entry, extent)) = next else {
+                    self.counters.count(Counter::Defects);
+                    return;
+                };
+                // 16 pages have 1,024 entries.
+                request.entry = entry as u16;
+                let sectors = u32::from(extent.sectors);
+                (Verb::Discard, extent.lba * limits::SECTOR as u64, sectors * limits::SECTOR as u32)
+            }
         };
         let Some(buffer) = request.buffer.take() else {
             self.counters.count(Counter::Defects);
             return;
         };
-        let io = request.io;
-        let verb = match io.access {
-            Access::Read => Verb::Read,
-            Access::Write => Verb::Write,
-            Access::Flush => Verb::Flush,
-        };
         let job = Job {
             ticket: Ticket(ticket),
             file: self.disks[usize::from(request.slot)].file,
             verb,
-            offset: io.offset(),
+            offset,
             buffer,
             at: request.at,
-            len: io.bytes() as u32,
+            len,
         };
         match self.storage.submit(job) {
             Ok(()) => self.counters.count(match verb {
                 Verb::Read => Counter::Reads,
-                Verb::Write => Counter::Writes,
+                Verb::Write | Verb::WriteThrough => Counter::Writes,
                 Verb::Flush => Counter::Flushes,
+                Verb::Discard => Counter::Trims,
             }),
             Err(job) => {
                 request.buffer = Some(job.buffer);
@@ -142,28 +175,53 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     /// A command has ended: the next ones may run, and it is answered.
     pub(super) fn complete(&mut self, shared: &Shared, done: Done) {
         let Done { ticket, buffer, result } = done;
-        let Some(mut request) = self.requests.remove(ticket.0) else {
+        if result.is_ok() && self.has_more(shared, ticket.0, &buffer) {
+            if let Some(request) = self.requests.get_mut(ticket.0) {
+                request.buffer = Some(buffer);
+                request.entry += 1;
+            }
+            return self.ready.push_back(ticket.0);
+        }
+        let Some(request) = self.requests.remove(ticket.0) else {
             self.counters.count(Counter::Defects);
             return self.free_buffer(shared, buffer);
         };
         let slot = &mut self.slots[usize::from(request.slot)];
         slot.order.end(ticket.0, |next| self.ready.push_back(next));
+        let access = request.io.access;
         let outcome = match result {
             // The kernel reports the loss of cached data once, to whichever command asks first: after one failed, the
-            // success of another that changes the medium proves nothing.
-            Ok(()) if slot.failed() && request.io.access != Access::Read => Outcome::FAULT,
+            // success of another that promises something proves nothing.
+            Ok(()) if slot.failed() && access.promises() => Outcome::FAULT,
             Ok(()) => Outcome::GOOD,
             Err(failure) => {
                 self.counters.count(Counter::DiskErrors);
                 outcome_of(slot, self.disks[usize::from(request.slot)].cached, request.io, failure)
             }
         };
-        let good = outcome == Outcome::GOOD;
-        match request.io.access {
-            Access::Read if good => self.counters.add(Counter::ReadBytes, request.io.bytes() as u64),
-            Access::Write if good => self.counters.add(Counter::WrittenBytes, request.io.bytes() as u64),
-            _ => {}
+        if outcome == Outcome::GOOD {
+            match access {
+                Access::Read => self.counters.add(Counter::ReadBytes, request.io.bytes() as u64),
+                Access::Write | Access::WriteThrough => {
+                    self.counters.add(Counter::WrittenBytes, request.io.bytes() as u64);
+                }
+                Access::Verify | Access::Trim | Access::Flush => {}
+            }
         }
+        self.give_back(shared, request, buffer, outcome);
+    }
+
+    /// Whether a TRIM has ranges left. `buffer` holds its pages.
+    fn has_more(&self, shared: &Shared, ticket: u32, buffer: &Buffer) -> bool {
+        let Some(request) = self.requests.get(ticket).filter(|r| r.io.access == Access::Trim) else {
+            return false;
+        };
+        let pages = buffer_bytes(shared, buffer, request);
+        command::extents(pages, usize::from(request.entry) + 1).next().is_some()
+    }
+
+    /// A command has ended, and its buffer is back: answers it.
+    fn give_back(&mut self, shared: &Shared, mut request: Request, buffer: Buffer, outcome: Outcome) {
         self.release_run(request.slot, &buffer);
         let headers = std::mem::replace(&mut request.headers, Headers::InBuffer);
         match (headers, buffer) {
@@ -197,7 +255,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             self.bring_home(shared, head);
             return run.map_or((), |run| self.runs.put_run(run));
         };
-        let path = Path { port: port.mac, sectors: port.sectors, wildcard: request.wildcard };
+        let path = port.path(request.wildcard);
         let data = match request.io.access {
             Access::Read if outcome == Outcome::GOOD => request.io.bytes(),
             _ => 0,
@@ -269,6 +327,21 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     }
 }
 
+/// The pages of a TRIM that is not at the disk.
+fn pages<'a>(shared: &'a Shared, request: &'a Request) -> &'a [u8] {
+    request.buffer.as_ref().map_or(&[], |buffer| buffer_bytes(shared, buffer, request))
+}
+
+/// The data of a request in its buffer.
+fn buffer_bytes<'a>(shared: &'a Shared, buffer: &'a Buffer, request: &Request) -> &'a [u8] {
+    let (at, len) = (request.at as usize, request.io.bytes());
+    match buffer {
+        Buffer::None => &[],
+        Buffer::Chunk(chunk) => shared.region.bytes(chunk, at, len),
+        Buffer::Run(run) => shared.region.run_bytes(run, at, len),
+    }
+}
+
 /// Copies the data of a write, spread over the pieces of its frame, into one buffer.
 fn gather(shared: &Shared, frame: &Frame, data_at: usize, run: &mut Run, bytes: usize) {
     let mut skip = data_at;
@@ -292,18 +365,24 @@ fn outcome_of(slot: &mut Slot, cached: bool, io: Io, failure: Failure) -> Outcom
     let full =
         matches!(failure, Failure::Errno(e) if e == libc::ENOSPC || e == libc::EDQUOT || e == libc::EFBIG);
     match io.access {
-        Access::Read => {
+        Access::Read | Access::Verify => {
             tracing::debug!("slot {address}: read of {} sectors at {} failed: {failure}", io.count, io.lba);
             let gone = matches!(failure, Failure::Errno(e) if e == libc::ENODEV || e == libc::ENXIO || e == libc::EBADF);
             if gone { Outcome::FAULT } else { Outcome::UNREADABLE }
         }
         // No room is no damage: nothing was promised, and nothing promised before is lost. Through the page cache it may be
         // another write that found no room, whose loss the kernel reports to whoever asks first.
-        Access::Write if full && !cached => {
+        Access::Write | Access::WriteThrough if full && !cached => {
             tracing::debug!("slot {address}: write of {} sectors at {} failed: {failure}", io.count, io.lba);
             Outcome::FAULT
         }
-        Access::Write | Access::Flush => {
+        // What is not freed is not lost either.
+        Access::Trim => {
+            tracing::debug!("slot {address}: trim failed: {failure}");
+            let unable = matches!(failure, Failure::Errno(e) if e == libc::EOPNOTSUPP || e == libc::ENOTTY || e == libc::EINVAL);
+            if unable { Outcome::ABORTED } else { Outcome::FAULT }
+        }
+        Access::Write | Access::WriteThrough | Access::Flush => {
             if slot.fail() {
                 tracing::error!(
                     "slot {address}: {} failed: {failure}; what was written last may be lost, so the slot takes no more \

@@ -2,19 +2,23 @@
 //!
 //! Not here: what a slot answers. A wildcard request becomes one request for each slot it covers, in a chunk of our own,
 //! and goes the way of every other from there.
-//! Invariant: a wildcard that finds no chunk free waits for one; nobody waits for the wildcard.
+//! Invariant: a wildcard that finds no chunk free, or comes too fast, waits; nobody waits for the wildcard.
 
 use super::{Core, outgoing};
-use crate::frame::{Frame, Piece, QueueId};
+use crate::frame::{Chunk, Frame, Piece, PortId, QueueId};
 use crate::limits;
 use crate::net::Queue;
+use crate::protocol::config::{Config, ConfigCommand};
 use crate::protocol::ethernet::ETHERTYPE_AOE;
-use crate::protocol::{Address, Ethernet, Header};
-use crate::shelf::{Admitted, Path, Refusal, Slot};
+use crate::protocol::{Address, Command, Ethernet, Header};
+use crate::shelf::{Admitted, Refusal, Slot};
 use crate::storage::Storage;
 use crate::worker::counters::Counter;
+use crate::worker::pace::Bucket;
 use crate::worker::{HandOver, Shared, Wildcard};
 use arrayvec::ArrayVec;
+use std::sync::Arc;
+use std::time::Duration;
 
 impl<Q: Queue, S: Storage> Core<Q, S> {
     /// Tells every owner about a wildcard request; the frame itself ends here.
@@ -23,16 +27,23 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         if shelf != Address::ANY_SHELF && !shared.routes.shelves().any(|s| s == shelf) {
             return self.drop_frame(shared, frame, Refusal::OtherAddress.into());
         }
+        if !self.sources.take(admitted.ethernet.source, self.now) {
+            return self.drop_frame(shared, frame, Counter::DropTooOften);
+        }
         let head = &frame.head;
         let bytes = shared.region.bytes(&head.chunk, usize::from(head.offset), usize::from(head.len));
         let mut argument = ArrayVec::new();
         argument.extend(bytes.iter().skip(admitted.argument_at()).take(limits::ATA_SECTION).copied());
+        let text = bytes.get(admitted.argument_at() + argument.len()..).unwrap_or_default();
+        let text = (admitted.header.command == Command::Config && asks_text(&argument))
+            .then(|| Arc::from(&text[..text.len().min(limits::CONFIG_STRING)]));
         let wildcard = Wildcard {
             queue: frame.queue,
             source: admitted.ethernet.source,
             tag: admitted.ethernet.tag,
             header: admitted.header,
             argument,
+            text,
         };
         for i in 0..self.holders.len() {
             let holder = self.holders[i];
@@ -67,7 +78,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 self.wildcards.pop_front();
                 continue;
             };
-            let Some(mut chunk) = self.own.pop() else { return };
+            let Some(mut chunk) = own_chunk(&mut self.own, &mut self.pace, self.now) else { return };
             let slot = *next + skip;
             *next = slot + 1;
             let Some(port) =
@@ -86,31 +97,52 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             let header = Header { address: self.slots[slot].facts().address, ..wildcard.header };
             let admitted = Admitted { ethernet, header };
             let queue = wildcard.queue;
-            // Untagged payloads of our own frames are aligned as received ones are.
-            let bytes = shared.region.bytes_mut(&mut chunk, limits::FRAME_AT, limits::CHUNK);
+            // Payloads of our own frames are aligned as received ones are.
+            let offset = limits::FRAME_AT + limits::ETHERNET - ethernet.len();
+            let bytes = shared.region.bytes_mut(&mut chunk, offset, limits::CHUNK);
             ethernet.emit(bytes);
             header.emit(&mut bytes[admitted.header_at()..]);
             let at = admitted.argument_at();
-            bytes[at..at + wildcard.argument.len()].copy_from_slice(&wildcard.argument);
-            let len = (at + wildcard.argument.len()) as u16;
+            let text = wildcard.text.as_deref().unwrap_or_default();
+            let given = wildcard.argument.iter().chain(text);
+            let len = bytes[at..].iter_mut().zip(given).map(|(to, from)| *to = *from).count();
+            let len = (at + len) as u16;
             self.counters.count(Counter::WildcardRequests);
-            let head = Piece { chunk, offset: limits::FRAME_AT as u16, len };
+            let head = Piece { chunk, offset: offset as u16, len };
             self.serve(shared, Frame { queue, head, rest: ArrayVec::new() }, &admitted, slot as u16, true);
         }
     }
 
+    /// Announces a slot on every port.
+    pub(super) fn announce_slot(&mut self, shared: &Shared, slot: usize) {
+        for port in (0..shared.ports.len()).filter_map(|p| u16::try_from(p).ok()) {
+            self.announce_on(slot, PortId(port));
+        }
+    }
+
+    /// Announces a slot on a port, if that is not about to happen anyway.
+    pub(super) fn announce_on(&mut self, slot: usize, port: PortId) {
+        if !self.announcements.contains(&(slot, port, 0)) {
+            self.announcements.push_back((slot, port, 0));
+        }
+    }
+
     pub(super) fn announce(&mut self, shared: &Shared) {
-        while let Some(&(slot, id)) = self.announcements.front() {
-            let queue = shared.queues.iter().position(|q| q.port == id);
-            let (Some(port), Some(queue), Some(slot)) = (shared.port(id), queue, self.slots.get(slot)) else {
+        while let Some((slot, id, next)) = self.announcements.front_mut() {
+            let queue = shared.queues.iter().position(|q| q.port == *id);
+            let found = (shared.port(*id), queue, self.slots.get(*slot));
+            let (Some(port), Some(queue), Some(slot)) = found else {
                 self.announcements.pop_front();
                 continue;
             };
-            let Some(mut chunk) = self.own.pop() else { return };
-            self.announcements.pop_front();
-            let path = Path { port: port.mac, sectors: port.sectors, wildcard: false };
+            let Some(to) = slot.audience().nth(*next) else {
+                self.announcements.pop_front();
+                continue;
+            };
+            let Some(mut chunk) = own_chunk(&mut self.own, &mut self.pace, self.now) else { return };
+            *next += 1;
             let room = shared.region.bytes_mut(&mut chunk, limits::FRAME_AT, limits::CHUNK);
-            match slot.announce(&path, room) {
+            match slot.announce(&port.path(false), to, room) {
                 Some(len) => {
                     self.counters.count(Counter::Announcements);
                     self.send(shared, outgoing(QueueId(queue as u16), chunk, limits::FRAME_AT as u16, len));
@@ -122,4 +154,15 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             }
         }
     }
+}
+
+/// A chunk for a frame of our own making, if there is one and it is time for one more.
+fn own_chunk(own: &mut Vec<Chunk>, pace: &mut Bucket, now: Duration) -> Option<Chunk> {
+    if own.is_empty() || !pace.take(limits::OWN_RATE, now) { None } else { own.pop() }
+}
+
+/// Whether the answer to a Query Config request depends on the text that follows.
+fn asks_text(argument: &[u8]) -> bool {
+    let asked = Config::parse(argument).map(|config| config.command);
+    matches!(asked, Some(ConfigCommand::Test | ConfigCommand::TestPrefix))
 }
