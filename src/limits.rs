@@ -15,6 +15,8 @@ pub const CHUNK: usize = 4096;
 pub const XDP_HEADROOM: usize = 256;
 /// UMEM headroom we ask for: it puts the payload of an untagged ATA frame at [`PAYLOAD_AT`].
 pub const UMEM_HEADROOM: usize = 220;
+/// UMEM headroom where every slot is bound to a VLAN: it puts the payload of a tagged ATA frame at [`PAYLOAD_AT`].
+pub const TAGGED_HEADROOM: usize = UMEM_HEADROOM - VLAN_TAG;
 /// Where a received frame starts in its chunk, unless the driver says otherwise. Always read the descriptor.
 pub const FRAME_AT: usize = XDP_HEADROOM + UMEM_HEADROOM;
 /// Where the data of an untagged ATA frame starts in its chunk, 512-aligned for O_DIRECT.

@@ -22,7 +22,7 @@ use xshelf::net::xsk::{Rings, Umem, XskError, XskQueue};
 use xshelf::net::{Flushed, Lent, Queue};
 
 const SHELF: u16 = 7;
-const SMALL: Rings = Rings { fill: 64, rx: 64, tx: 64, completion: 64 };
+const SMALL: Rings = Rings { fill: 64, rx: 64, tx: 64, completion: 64, headroom: limits::UMEM_HEADROOM };
 
 /// One end with sockets on all its queues, each with chunks of its own.
 struct Side {
@@ -228,6 +228,31 @@ fn generic_mode_echoes_jumbo_frames_in_pieces() {
 }
 
 #[test]
+fn with_room_for_the_tag_tagged_data_is_aligned() {
+    alone(|| {
+        veth(1500, 1, 1);
+        let station = Station::on(INITIATOR);
+        let rings = Rings { headroom: limits::TAGGED_HEADROOM, ..SMALL };
+        for mode in [Mode::Native, Mode::Generic] {
+            let mut target = Target::new(mode, rings, 64);
+            let sent = tagged(request(TARGET_MAC, SHELF, 1060), 100);
+            station.send(&sent);
+            let mut got = None;
+            eventually("the frame is received", || {
+                got = target.side.receive(0, 64).pop();
+                got.is_some()
+            });
+            let frame = got.unwrap();
+            let data = usize::from(frame.head.offset) + limits::ATA_FRAME + limits::VLAN_TAG;
+            assert_eq!(data, limits::PAYLOAD_AT, "{mode:?}");
+            assert_eq!(target.side.bytes(&frame), sent);
+            target.side.put(0, frame);
+            target.side.conserved();
+        }
+    });
+}
+
+#[test]
 fn each_queue_receives_what_was_sent_to_it() {
     alone(|| {
         veth(9000, 2, 2);
@@ -343,7 +368,8 @@ fn the_smallest_rings_work() {
     alone(|| {
         veth(1500, 1, 1);
         let station = Station::on(INITIATOR);
-        let mut target = Target::new(Mode::Native, Rings { fill: 2, rx: 2, tx: 2, completion: 2 }, 4);
+        let mut target =
+            Target::new(Mode::Native, Rings { fill: 2, rx: 2, tx: 2, completion: 2, ..SMALL }, 4);
         for _ in 0..50 {
             station.send(&request(TARGET_MAC, SHELF, 60));
             station.send(&request(TARGET_MAC, SHELF, 61));

@@ -42,11 +42,14 @@ pub struct Rings {
     pub tx: u32,
     /// COMPLETION.
     pub completion: u32,
+    /// Bytes kept free before a received frame, beside those the kernel keeps: [`limits::UMEM_HEADROOM`], or
+    /// [`limits::TAGGED_HEADROOM`].
+    pub headroom: usize,
 }
 
 impl Rings {
     /// The smallest that can send a frame of several pieces: for probing and tests.
-    pub const TINY: Self = Self { fill: 4, rx: 4, tx: 4, completion: 4 };
+    pub const TINY: Self = Self { fill: 4, rx: 4, tx: 4, completion: 4, headroom: limits::UMEM_HEADROOM };
 }
 
 impl Default for Rings {
@@ -56,6 +59,7 @@ impl Default for Rings {
             rx: limits::RX_RING,
             tx: limits::TX_RING,
             completion: limits::TX_RING,
+            headroom: limits::UMEM_HEADROOM,
         }
     }
 }
@@ -244,7 +248,7 @@ impl Umem {
         let invalid = |e: &dyn std::error::Error| XskError::Umem { source: io::Error::other(e.to_string()) };
         let config = UmemConfig::builder()
             .frame_size(FrameSize::new(limits::CHUNK as u32).map_err(|e| invalid(&e))?)
-            .frame_headroom(limits::UMEM_HEADROOM as u32)
+            .frame_headroom(rings.headroom as u32)
             .fill_queue_size(ring_size(rings.fill)?)
             .comp_queue_size(ring_size(rings.completion)?)
             .build()

@@ -278,7 +278,10 @@ impl Appliance {
         warn_of(&slots, &topology, &ports);
 
         let layout = lay_out(config, &topology)?;
-        let umem = Umem::new(layout.chunks(), Rings::default())?;
+        // Where every frame carries a tag, the data behind it is to be aligned.
+        let tagged = slots.iter().all(|slot| slot.facts.vlan != 0);
+        let headroom = if tagged { limits::TAGGED_HEADROOM } else { limits::UMEM_HEADROOM };
+        let umem = Umem::new(layout.chunks(), Rings { headroom, ..Rings::default() })?;
         if config.memory.huge_pages == HugePages::Require && umem.pages() != Pages::Huge {
             return Err(StartError::HugePages { pages: (umem.region().len() as u64).div_ceil(2 << 20) });
         }

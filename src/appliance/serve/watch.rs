@@ -33,6 +33,15 @@ fn meaning(counter: Counter) -> Option<String> {
         Counter::DropWildcards => {
             "too many requests to all slots at once, so some are dropped (hosts repeat them)".to_owned()
         }
+        Counter::DropTooOften => format!(
+            "a host sends more than {} requests to all slots a second, so some are dropped; something is wrong with it",
+            1_000_000 / limits::WILDCARD_RATE.every.as_micros()
+        ),
+        Counter::DropChanges => format!(
+            "hosts change the config string, mask or reservation of one slot more than {} times before the first change is \
+             on disk, so some are dropped (hosts repeat them)",
+            limits::CHANGES
+        ),
         Counter::DropOversized => {
             "frames came in more pieces than can be; is the MTU of a host larger than ours?".to_owned()
         }

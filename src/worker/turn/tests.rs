@@ -323,6 +323,21 @@ fn a_tagged_frame_takes_the_path_for_misaligned_data() {
 }
 
 #[test]
+fn with_room_for_the_tag_tagged_data_stays_where_it_is() {
+    let frame_at = limits::XDP_HEADROOM + limits::TAGGED_HEADROOM;
+    let net = MemoryConfig { frame_at, capacity: limits::CHUNK - frame_at, ..Shape::default().net };
+    let mut world = World::new(&Shape { net, ..Shape::default() });
+    let tag = |mut frame: Vec<u8>| {
+        frame.splice(12..12, [0x81, 0, 0, 0]);
+        frame
+    };
+    let bytes = data(9, 7);
+    assert_eq!(world.ask(&tag(write(0, 1, 7, &bytes)))[0][31], 0x40);
+    assert!(world.ask(&tag(read(0, 2, 7, 7)))[0][40..] == bytes);
+    assert_eq!(world.total(Counter::Copies), 0);
+}
+
+#[test]
 fn a_rung_without_fragments_sends_one_piece() {
     let mut world = World::new(&Shape { pieces: 1, sectors: 4, ..Shape::default() });
     let mut tagged = read(0, 2, 7, 4);
