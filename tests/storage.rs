@@ -29,9 +29,9 @@ const HANG: Duration = Duration::from_secs(120);
 const SIZE: usize = 1 << 20;
 const FILE: FileId = FileId(0);
 
-const READ_WRITE: Options = Options { read_only: false, write_back: false };
-const READ_ONLY: Options = Options { read_only: true, write_back: false };
-const WRITE_BACK: Options = Options { read_only: false, write_back: true };
+const READ_WRITE: Options = Options { read_only: false, write_back: false, offset: 0, length: None };
+const READ_ONLY: Options = Options { read_only: true, ..READ_WRITE };
+const WRITE_BACK: Options = Options { write_back: true, ..READ_WRITE };
 
 // ---- memory ------------------------------------------------------------------------------------------------------
 
@@ -110,8 +110,12 @@ trait Rig {
     fn storage(&mut self) -> &mut dyn Storage;
     fn wait(&mut self) {}
     fn contents(&self) -> Vec<u8>;
-    /// Makes the file shorter behind the storage's back; `false` where that cannot be.
+    /// Makes the file shorter or longer behind the storage's back; `false` where that cannot be.
     fn truncate(&mut self, size: u64) -> bool;
+    /// Whether it can free what is discarded.
+    fn trims(&self) -> bool {
+        true
+    }
 
     fn run(&mut self, jobs: Vec<Job>) -> Vec<Done> {
         let want = jobs.len();
@@ -144,7 +148,7 @@ impl Rig for MemoryStorage {
         self.disk(FILE).to_vec()
     }
     fn truncate(&mut self, size: u64) -> bool {
-        self.disk_mut(FILE).unwrap().truncate(size as usize);
+        self.disk_mut(FILE).unwrap().resize(size as usize, 0);
         true
     }
 }
@@ -180,6 +184,9 @@ impl Rig for Ring {
     fn truncate(&mut self, size: u64) -> bool {
         let file = self.device().backing() == Backing::File;
         file && std::fs::OpenOptions::new().write(true).open(&self.path).unwrap().set_len(size).is_ok()
+    }
+    fn trims(&self) -> bool {
+        self.device().trims()
     }
 }
 
@@ -420,9 +427,11 @@ fn suite(make: Maker<'_>) {
     let mut model = vec![0; SIZE];
     data_goes_where_it_belongs(&mut stock, &mut *make(&region, 64, false), &mut model);
     many_at_once(&mut stock, &mut *make(&region, 48, false), &mut model);
+    discarded_ranges_read_zeroes(&mut stock, &mut *make(&region, 48, false), &mut model);
     what_cannot_be_done_fails(&mut stock, &mut *make(&region, 4, false), &model);
     no_more_than_the_depth(&mut stock, &mut *make(&region, 3, false));
     reading_only(&mut stock, &mut *make(&region, 4, true), &model);
+    a_resized_file_is_served_to_its_end(&mut stock, &mut *make(&region, 4, false));
     a_short_file_fails(&mut stock, &mut *make(&region, 4, false));
 }
 
@@ -498,7 +507,7 @@ fn many_at_once(stock: &mut Stock, rig: &mut dyn Rig, model: &mut [u8]) {
             };
             let len = sectors as usize * 512;
             let place = offset as usize..offset as usize + len;
-            let kind = next(5);
+            let kind = next(6);
             let verb = match kind {
                 0 => {
                     stock.put(buffer);
@@ -515,7 +524,7 @@ fn many_at_once(stock: &mut Stock, rig: &mut dyn Rig, model: &mut [u8]) {
                     stock.fill(&mut buffer, at, &bytes);
                     model[place].copy_from_slice(&bytes);
                     expected.push(None);
-                    Verb::Write
+                    if kind == 3 { Verb::WriteThrough } else { Verb::Write }
                 }
             };
             jobs.push(job(n, verb, offset, buffer, at as u32, len as u32));
@@ -531,6 +540,71 @@ fn many_at_once(stock: &mut Stock, rig: &mut dyn Rig, model: &mut [u8]) {
     }
     assert_eq!(rig.one(flush(0)).result, Ok(()));
     assert!(rig.contents() == model, "the backing differs from the model");
+}
+
+fn discarded_ranges_read_zeroes(stock: &mut Stock, rig: &mut dyn Rig, model: &mut [u8]) {
+    if !rig.trims() {
+        println!("SKIPPED: discards, which this backing cannot do");
+        return;
+    }
+    model.fill(0x5a);
+    let mut jobs = Vec::new();
+    for n in 0..(SIZE / 8192) as u32 {
+        let mut buffer = stock.run();
+        stock.fill(&mut buffer, 0, &[0x5a; 8192]);
+        jobs.push(job(n, Verb::Write, u64::from(n) * 8192, buffer, 0, 8192));
+        if jobs.len() == 32 {
+            for done in rig.run(std::mem::take(&mut jobs)) {
+                assert_eq!(done.result, Ok(()));
+                stock.put(done.buffer);
+            }
+        }
+    }
+    // Whole blocks, single sectors, parts of blocks, nearly all, what is free already, nothing; several at once.
+    let ranges: [(usize, usize); 7] = [
+        (65536, 65536),
+        (512, 512),
+        (8192 + 512, 12288),
+        (SIZE - 512, 512),
+        (200_192, 600_064),
+        (65536, 65536),
+        (0, 0),
+    ];
+    let held = pattern(5, 4096);
+    let jobs = ranges.iter().enumerate().map(|(n, &(offset, len))| {
+        let buffer = if n % 2 == 0 {
+            let mut buffer = stock.chunk();
+            stock.fill(&mut buffer, 0, &held);
+            buffer
+        } else {
+            Buffer::None
+        };
+        model[offset..offset + len].fill(0);
+        // A discard has nothing to do with the buffer, so `at` may be anything.
+        job(n as u32, Verb::Discard, offset as u64, buffer, 24 + n as u32, len as u32)
+    });
+    let jobs = jobs.collect();
+    for (n, mut done) in rig.run(jobs).into_iter().enumerate() {
+        assert_eq!((done.ticket, done.result), (Ticket(n as u32), Ok(())));
+        if n % 2 == 0 {
+            assert!(
+                *stock.region.buffer_mut(&mut done.buffer, 0, 4096) == held,
+                "a discard changed its buffer"
+            );
+        }
+        stock.put(done.buffer);
+    }
+    let buffer = stock.run();
+    let mut done = rig.one(job(0, Verb::Read, 4096, buffer, 0, 8192));
+    assert!(*stock.region.buffer_mut(&mut done.buffer, 0, 8192) == model[4096..12288], "what is read");
+    stock.put(done.buffer);
+    for (offset, len) in [(SIZE as u64 - 512, 1024), (SIZE as u64, 512), (u64::MAX - 511, 512)] {
+        let done = rig.one(job(0, Verb::Discard, offset, Buffer::None, 0, len));
+        assert_eq!(done.result, Err(Failure::Short), "{len} at {offset}");
+    }
+    assert_eq!(rig.one(flush(0)).result, Ok(()));
+    assert!(rig.contents() == model, "the backing differs from the model");
+    stock.assert_all_home();
 }
 
 fn what_cannot_be_done_fails(stock: &mut Stock, rig: &mut dyn Rig, model: &[u8]) {
@@ -598,6 +672,8 @@ fn reading_only(stock: &mut Stock, rig: &mut dyn Rig, model: &[u8]) {
     let done = rig.one(job(1, Verb::Write, 0, done.buffer, 0, 8192));
     assert_eq!(done.result, Err(Failure::Errno(libc::EBADF)));
     stock.put(done.buffer);
+    let done = rig.one(job(2, Verb::Discard, 0, Buffer::None, 0, 8192));
+    assert_eq!(done.result, Err(Failure::Errno(libc::EBADF)));
     assert!(rig.contents() == model, "a read-only backing was written");
     stock.assert_all_home();
 }
@@ -618,6 +694,30 @@ fn a_short_file_fails(stock: &mut Stock, rig: &mut dyn Rig) {
         stock.put(done.buffer);
     }
     stock.assert_all_home();
+}
+
+fn a_resized_file_is_served_to_its_end(stock: &mut Stock, rig: &mut dyn Rig) {
+    if !rig.truncate(4 * SIZE as u64) {
+        return;
+    }
+    let last = 4 * SIZE as u64 - 512;
+    let try_all = |stock: &mut Stock, rig: &mut dyn Rig, want: Result<(), Failure>| {
+        for verb in [Verb::Write, Verb::Read, Verb::WriteThrough] {
+            let buffer = stock.chunk();
+            let done = rig.one(job(0, verb, last, buffer, 512, 512));
+            assert_eq!(done.result, want, "{verb:?}");
+            stock.put(done.buffer);
+        }
+    };
+    try_all(stock, rig, Err(Failure::Short));
+    rig.storage().resized(FILE, 4 * SIZE as u64);
+    try_all(stock, rig, Ok(()));
+    rig.storage().resized(FILE, last);
+    try_all(stock, rig, Err(Failure::Short));
+    rig.storage().resized(FileId(99), last);
+    assert_eq!(rig.contents().len(), 4 * SIZE, "nothing grows or shrinks by it");
+    stock.assert_all_home();
+    assert!(rig.truncate(SIZE as u64));
 }
 
 fn ring_suite(path: &Path, options: Options, check: impl Fn(&Device)) {
@@ -772,13 +872,17 @@ fn durability_follows_the_backing() {
 
 /// Writes `n` times and gives the flushes that reached the device meanwhile.
 fn flushes_of(device: &Loop, path: &Path, options: Options, n: u32, then_flush: bool) -> u64 {
+    flushes_by(device, path, options, Verb::Write, n, then_flush)
+}
+
+fn flushes_by(device: &Loop, path: &Path, options: Options, verb: Verb, n: u32, then_flush: bool) -> u64 {
     let mut stock = Stock::new();
     let region = Arc::clone(&stock.region);
     let mut rig = Ring::open(&region, 4, path, options);
     let before = device.flushes();
     for i in 0..n {
         let buffer = stock.chunk();
-        let done = rig.one(job(i, Verb::Write, u64::from(i) * 4096, buffer, 512, 512));
+        let done = rig.one(job(i, verb, u64::from(i) * 4096, buffer, 512, 512));
         assert_eq!(done.result, Ok(()));
         stock.put(done.buffer);
     }
@@ -799,6 +903,17 @@ fn durable_writes_reach_the_disk_below() {
     assert!(flushes_of(&device, &device.path, WRITE_BACK, 10, true) >= 1, "the flush");
     device.cache("write through");
     assert_eq!(flushes_of(&device, &device.path, READ_WRITE, 10, true), 0, "nothing to flush");
+    assert_eq!(
+        flushes_by(&device, &device.path, READ_WRITE, Verb::Discard, 10, false),
+        0,
+        "nor after a discard"
+    );
+    device.cache("write back");
+    let by = |options, verb| flushes_by(&device, &device.path, options, verb, 10, false);
+    assert!(by(READ_WRITE, Verb::Discard) >= 10, "each discard");
+    assert_eq!(by(WRITE_BACK, Verb::Discard), 0, "write-back discards");
+    assert!(by(WRITE_BACK, Verb::WriteThrough) >= 10, "write-back writes that shall not be");
+    assert!(by(READ_WRITE, Verb::WriteThrough) >= 10, "nor these");
 
     // A file on it: also when it is a hole, and whatever the disk's cache is said to be.
     device.cache("write back");
@@ -807,7 +922,184 @@ fn durable_writes_reach_the_disk_below() {
         let file = zeroes(mount.path(), "file", SIZE);
         assert!(flushes_of(&device, &file, READ_WRITE, 10, false) >= 10, "each write to a hole");
         assert!(flushes_of(&device, &file, READ_WRITE, 10, false) >= 10, "each overwrite");
+        let by = |options, verb| flushes_by(&device, &file, options, verb, 10, false);
+        assert!(by(WRITE_BACK, Verb::WriteThrough) >= 10, "writes that shall not be write-back");
+        assert!(by(READ_WRITE, Verb::Discard) >= 10, "each discard");
     });
+}
+
+#[test]
+fn discards_free_what_a_file_holds() {
+    let directory = disk_directory();
+    let path = directory.path().join("image");
+    std::fs::write(&path, pattern(1, SIZE)).unwrap();
+    let blocks = || {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(&path).unwrap().blocks()
+    };
+    let stock = Stock::new();
+    let mut rig = Ring::open(&stock.region, 4, &path, READ_WRITE);
+    if !rig.device().trims() {
+        println!("SKIPPED: the file system of the target directory has no holes");
+        return;
+    }
+    assert_eq!(rig.one(flush(0)).result, Ok(()));
+    let before = blocks();
+    assert_eq!(rig.one(job(1, Verb::Discard, 0, Buffer::None, 0, SIZE as u32)).result, Ok(()));
+    assert!(blocks() < before / 2, "{} of {before} blocks are left", blocks());
+    assert_eq!(rig.contents(), vec![0; SIZE]);
+    stock.assert_all_home();
+}
+
+#[test]
+fn only_what_can_free_says_that_it_trims() {
+    let trims = |path: &Path, options| open(path, options).unwrap_or_else(|e| panic!("{e}")).trims();
+    let directory = disk_directory();
+    let image = zeroes(directory.path(), "image", SIZE);
+    if on_disk(directory.path()) && [0xef53, 0x5846_5342, 0x9123_683e].contains(&magic(directory.path())) {
+        assert!(trims(&image, READ_WRITE), "ext4, XFS and btrfs have holes");
+    }
+    assert!(!trims(&image, READ_ONLY), "nothing is ever written");
+    assert_eq!(std::fs::metadata(&image).unwrap().len(), SIZE as u64, "asking changes no size");
+    need_root!("a loop device and mounts");
+    {
+        let device = Loop::over(&image, &["--sector-size", "4096"]);
+        assert!(!trims(&device.path, READ_WRITE), "single sectors cannot be freed there");
+    }
+    {
+        let device = Loop::over(&image, &[]);
+        assert!(trims(&device.path, READ_WRITE));
+    }
+    with_own_mounts(|| {
+        let disk = zeroes(directory.path(), "fat", 8 << 20);
+        if output("mkfs.vfat", &[disk.to_str().unwrap()]).is_err() {
+            return println!("SKIPPED: mkfs.vfat is not installed");
+        }
+        let device = Loop::over(&disk, &[]);
+        let at = tempfile::tempdir().unwrap();
+        let place = at.path().to_str().unwrap();
+        let mounted = output("mount", &["-t", "vfat", device.path.to_str().unwrap(), place]).unwrap();
+        if !mounted.status.success() {
+            return println!("SKIPPED: this kernel has no FAT");
+        }
+        let trims = trims(&zeroes(at.path(), "file", SIZE), READ_WRITE);
+        shell("umount", &[place]);
+        assert!(!trims, "FAT has no holes");
+    });
+}
+
+// ---- windows -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_window_is_served_and_nothing_else() {
+    const START: usize = 100 * 512;
+    const PART: usize = 200 * 512;
+    let directory = disk_directory();
+    let path = directory.path().join("image");
+    let mut model = pattern(3, SIZE + 100);
+    std::fs::write(&path, &model).unwrap();
+    let options = Options { offset: START as u64, length: Some(PART as u64), ..READ_WRITE };
+    let mut stock = Stock::new();
+    let region = Arc::clone(&stock.region);
+    {
+        let mut rig = Ring::open(&region, 4, &path, options);
+        assert_eq!((rig.device().size(), rig.device().start()), (PART as u64, START as u64));
+        assert_eq!(rig.device().misalignment(), START as u32 % rig.device().physical_block());
+        for (offset, len, want) in [
+            (0, 512, Ok(())),
+            (PART - 1024, 1024, Ok(())),
+            (PART - 512, 1024, Err(Failure::Short)),
+            (PART, 512, Err(Failure::Short)),
+        ] {
+            let bytes = pattern(offset as u64, len);
+            let mut buffer = stock.chunk();
+            stock.fill(&mut buffer, 512, &bytes);
+            let done = rig.one(job(0, Verb::Write, offset as u64, buffer, 512, len as u32));
+            assert_eq!(done.result, want, "{len} at {offset}");
+            let mut buffer = done.buffer;
+            if want.is_ok() {
+                model[START + offset..START + offset + len].copy_from_slice(&bytes);
+                stock.fill(&mut buffer, 512, &vec![0; len]);
+                let mut done = rig.one(job(1, Verb::Read, offset as u64, buffer, 512, len as u32));
+                assert_eq!(done.result, Ok(()));
+                assert_eq!(*stock.region.buffer_mut(&mut done.buffer, 512, len), *bytes);
+                buffer = done.buffer;
+            }
+            stock.put(buffer);
+        }
+        if rig.device().trims() {
+            let done = rig.one(job(2, Verb::Discard, 4096, Buffer::None, 0, PART as u32 - 8192));
+            assert_eq!(done.result, Ok(()));
+            model[START + 4096..START + PART - 4096].fill(0);
+            let done = rig.one(job(2, Verb::Discard, 512, Buffer::None, 0, PART as u32));
+            assert_eq!(done.result, Err(Failure::Short));
+        }
+    }
+    assert!(std::fs::read(&path).unwrap() == model, "the backing differs from the model");
+    stock.assert_all_home();
+    refused(&path, Options { offset: 0, length: None, ..READ_WRITE }, &["not a multiple of 512"]);
+    refused(&path, Options { offset: 1 << 30, ..options }, &["there are no 102400 bytes behind offset"]);
+}
+
+#[test]
+fn a_gauge_sees_a_backing_grow_and_shrink() {
+    let directory = disk_directory();
+    let path = zeroes(directory.path(), "image", SIZE);
+    let set = |bytes| std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(bytes).unwrap();
+    {
+        let device = open(&path, Options { offset: 1024, ..READ_WRITE }).unwrap();
+        let gauge = device.gauge().unwrap();
+        for (whole, want) in [(SIZE as u64, SIZE as u64 - 1024), (4096 + 100, 3072), (1000, 0), (8192, 7168)]
+        {
+            set(whole);
+            assert_eq!(gauge.size().unwrap(), want, "{whole} bytes");
+        }
+        drop(device);
+        refused(&path, READ_WRITE, &["used by another program"]);
+    }
+    drop(open(&path, READ_WRITE).unwrap());
+    need_root!("a loop device");
+    set(SIZE as u64);
+    let device = Loop::over(&path, &[]);
+    let window = Options { offset: 512, length: Some(2048), ..READ_WRITE };
+    let part = open(&device.path, window).unwrap().gauge().unwrap();
+    let growing = Loop::over(&zeroes(directory.path(), "other", SIZE), &[]);
+    let all = open(&growing.path, READ_WRITE).unwrap().gauge().unwrap();
+    assert_eq!((part.size().unwrap(), all.size().unwrap()), (2048, SIZE as u64));
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(directory.path().join("other"))
+        .unwrap()
+        .set_len(2 * SIZE as u64)
+        .unwrap();
+    shell("losetup", &["-c", growing.path.to_str().unwrap()]);
+    assert_eq!(all.size().unwrap(), 2 * SIZE as u64);
+    drop((part, all));
+}
+
+#[test]
+fn a_backing_is_shared_by_parts() {
+    let directory = disk_directory();
+    let path = zeroes(directory.path(), "image", SIZE);
+    let check = |path: &Path| {
+        let claim = device::claim(path, READ_WRITE).unwrap();
+        let part = |offset, read_only| {
+            let options = Options { offset, length: Some(4096), read_only, ..READ_WRITE };
+            let file = device::open_again(claim.as_fd(), path, options).unwrap();
+            device::measure_part(file, claim.try_clone().unwrap(), path, options).unwrap()
+        };
+        let (first, second) = (part(0, false), part(4096, true));
+        assert_eq!(first.identity(), second.identity());
+        assert_ne!(first.serial(), second.serial());
+        drop((first, claim));
+        let e = device::claim(path, READ_WRITE).unwrap_err();
+        assert!(matches!(e, OpenError::InUse { by: User::Program, .. }), "{e}");
+        drop(second);
+        drop(device::claim(path, READ_WRITE).unwrap());
+    };
+    check(&path);
+    need_root!("a loop device");
+    check(&Loop::over(&path, &[]).path);
 }
 
 // ---- failures ----------------------------------------------------------------------------------------------------

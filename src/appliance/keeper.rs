@@ -11,7 +11,7 @@ use crate::net::xsk::{Umem, XskError, XskQueue};
 use crate::storage::device::{self, Identity, OpenError, Options};
 use rustix::fs::{FlockOperation, OFlags};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Most bytes of a file that is read whole; a configuration of 65,000 slots takes less.
@@ -37,6 +37,17 @@ pub trait Keeper {
     /// # Errors
     /// [`OpenError`]
     fn claim(&self, path: &Path, options: Options) -> Result<OwnedFd, OpenError>;
+
+    /// Opens a backing once more that `claimed` holds, for another slot that serves another part of it.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    fn open_again(
+        &self,
+        claimed: BorrowedFd<'_>,
+        path: &Path,
+        options: Options,
+    ) -> Result<OwnedFd, OpenError>;
 
     /// Makes the state directory if need be, and locks it; the lock ends with the descriptor.
     ///
@@ -94,6 +105,15 @@ impl Keeper for DirectKeeper {
 
     fn claim(&self, path: &Path, options: Options) -> Result<OwnedFd, OpenError> {
         device::claim(path, options)
+    }
+
+    fn open_again(
+        &self,
+        claimed: BorrowedFd<'_>,
+        path: &Path,
+        options: Options,
+    ) -> Result<OwnedFd, OpenError> {
+        device::open_again(claimed, path, options)
     }
 
     fn lock_directory(&self, path: &Path) -> io::Result<OwnedFd> {

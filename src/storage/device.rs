@@ -1,16 +1,18 @@
 //! Opens and measures what a slot stores on: a block device or a regular file.
 //!
 //! Not here: reading and writing (`uring`), slots and addresses (the caller adds the slot to an error).
-//! Invariant: a [`Device`] is ours alone (claimed or locked until its descriptor closes), its size is a non-zero
-//! multiple of 512, and its [`Durability`] is never better than what the kernel says of it.
+//! Invariant: a [`Device`] is ours alone (claimed or locked until its descriptor closes; its own window of it, where
+//! several slots share a backing), its size is a non-zero multiple of 512, and its [`Durability`] is never better than what the kernel says of it.
 
 #![forbid(unsafe_code)]
 
+use super::ioctl;
 use crate::limits::SECTOR;
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, OFlags, SeekFrom, StatxFlags};
+use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,18 @@ pub struct Options {
     pub read_only: bool,
     /// Acknowledge writes before they are durable; only a flush makes them so.
     pub write_back: bool,
+    /// First byte that is served; a multiple of 512.
+    pub offset: u64,
+    /// Bytes that are served, a multiple of 512 and not 0; `None` for all behind `offset`.
+    pub length: Option<u64>,
+}
+
+impl Options {
+    /// What is served of a backing of so many bytes: whole sectors, 0 when the backing does not reach that far.
+    fn served(self, whole: u64) -> u64 {
+        let behind = whole.saturating_sub(self.offset) / SECTOR as u64 * SECTOR as u64;
+        self.length.map_or(behind, |length| length.min(behind))
+    }
 }
 
 /// What kind of thing it is.
@@ -65,13 +79,21 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// The flags of each write (`rw_flags` of pwritev2(2)).
+    /// The flags of a write (`rw_flags` of pwritev2(2)); `through` when it must be durable whatever was chosen.
     #[must_use]
-    pub fn write_flags(self) -> i32 {
+    pub fn write_flags(self, through: bool) -> i32 {
         match self {
             Self::EachWrite => libc::RWF_DSYNC,
+            Self::OnFlush if through => libc::RWF_DSYNC,
             Self::WriteThrough | Self::OnFlush | Self::Ram | Self::ReadOnly => 0,
         }
+    }
+
+    /// Whether a discard is followed by a flush before it is done: where each write is durable, so that what a host was
+    /// told to be zero does not come back with a power failure.
+    #[must_use]
+    pub fn discard_needs_flush(self) -> bool {
+        self == Self::EachWrite
     }
 
     /// Whether an acknowledged write survives a power failure.
@@ -195,6 +217,31 @@ pub enum OpenError {
         /// Its size in bytes.
         size: u64,
     },
+    /// The window is not made of sectors.
+    #[error("{}: offset {offset} and length {} must be multiples of 512 bytes{}", .path.display(),
+        .length.map_or("(all)".to_owned(), |l| l.to_string()),
+        if *.length == Some(0) { ", and the length not 0" } else { "" })]
+    OddWindow {
+        /// Where.
+        path: PathBuf,
+        /// The first byte to serve.
+        offset: u64,
+        /// Bytes to serve; `None` for all behind.
+        length: Option<u64>,
+    },
+    /// The window reaches beyond the end.
+    #[error("{} has {size} bytes, so there {} behind offset {offset}; lower offset or length, or enlarge it",
+        .path.display(), .length.map_or("is nothing".to_owned(), |l| format!("are no {l} bytes")))]
+    Outside {
+        /// Where.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// The first byte to serve.
+        offset: u64,
+        /// Bytes to serve; `None` for all behind.
+        length: Option<u64>,
+    },
     /// The path led somewhere else a moment later.
     #[error("{} was replaced while it was being opened; start again when it is left alone", .0.display())]
     Replaced(PathBuf),
@@ -243,6 +290,8 @@ impl fmt::Display for User {
 #[derive(Debug)]
 pub struct Device {
     file: OwnedFd,
+    /// What keeps others away, where `file` does not: a backing of which several slots serve a part.
+    _claim: Option<OwnedFd>,
     path: PathBuf,
     options: Options,
     backing: Backing,
@@ -252,6 +301,8 @@ pub struct Device {
     durability: Durability,
     logical_block: u32,
     physical_block: u32,
+    misalignment: u32,
+    trims: bool,
     rotational: Option<bool>,
     serial: String,
 }
@@ -275,10 +326,30 @@ impl Device {
         self.identity
     }
 
-    /// Bytes; a multiple of 512, not 0.
+    /// Bytes that are served; a multiple of 512, not 0 unless the backing shrank.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// First byte that is served; a multiple of 512.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.options.offset
+    }
+
+    /// So many bytes are served from now on.
+    pub(super) fn resized(&mut self, bytes: u64) {
+        self.size = bytes;
+    }
+
+    /// What measures it again later, from any thread. Holds the claim as long as the device does: drop it as well to
+    /// give the backing back.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn gauge(&self) -> io::Result<Gauge> {
+        Ok(Gauge { file: self.file.try_clone()?, backing: self.backing, options: self.options })
     }
 
     /// Whether only reads are allowed.
@@ -320,6 +391,19 @@ impl Device {
         self.physical_block
     }
 
+    /// Bytes from the start of a physical block to the first byte that is served; less than
+    /// [`Device::physical_block`], and a multiple of 512.
+    #[must_use]
+    pub fn misalignment(&self) -> u32 {
+        self.misalignment
+    }
+
+    /// Whether it can free what is not needed any more, and reads zeroes there.
+    #[must_use]
+    pub fn trims(&self) -> bool {
+        self.trims
+    }
+
     /// Whether it is a spinning disk; `None` where the kernel does not say.
     #[must_use]
     pub fn rotational(&self) -> Option<bool> {
@@ -328,7 +412,7 @@ impl Device {
 
     /// A serial number for IDENTIFY, 1 to 20 printable ASCII characters: the same after a restart, and different
     /// for different backings. A block device has its own (a partition one made from its disk's), a file one
-    /// made from the machine's id and its path.
+    /// made from the machine's id and its path, a window that does not start at 0 one made from that of the whole.
     ///
     /// The path and not device and inode numbers: device numbers change between boots, and the inode does when
     /// an image is restored or replaced by renaming, while initiators keep names made from the serial.
@@ -341,6 +425,34 @@ impl Device {
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Measures an open backing again.
+#[derive(Debug)]
+pub struct Gauge {
+    file: OwnedFd,
+    backing: Backing,
+    options: Options,
+}
+
+impl Gauge {
+    /// Bytes that could be served now, in whole sectors: 0 when the backing has become too short for any. A network or
+    /// FUSE file system can take its time to answer; call it where that hurts nobody.
+    ///
+    /// # Errors
+    /// What the kernel says: the device is gone, or the file system failed.
+    pub fn size(&self) -> io::Result<u64> {
+        Ok(self.options.served(whole(&self.file, self.backing)?))
+    }
+}
+
+/// Bytes of all of an open backing.
+fn whole(file: &OwnedFd, backing: Backing) -> io::Result<u64> {
+    match backing {
+        Backing::Block => ioctl::size(file.as_fd()),
+        // Never negative.
+        Backing::File => Ok(u64::try_from(fs::fstat(file)?.st_size).unwrap_or(0)),
     }
 }
 
@@ -429,23 +541,59 @@ fn claim_now(path: &Path, options: Options) -> Result<OwnedFd, OpenError> {
     Ok(file)
 }
 
+/// Opens a backing once more that `claimed` holds for this process, for another slot that serves another part of it. A
+/// descriptor of its own and not a copy: the kernel tells the loss of cached data to each opened file once, and what one
+/// slot lost must not be told to another.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn open_again(claimed: BorrowedFd<'_>, path: &Path, options: Options) -> Result<OwnedFd, OpenError> {
+    let flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::LARGEFILE;
+    let flags = flags | if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    // Not by its path, which may lead somewhere else by now.
+    let same = format!("/proc/self/fd/{}", claimed.as_raw_fd());
+    fs::open(same, flags, fs::Mode::empty()).map_err(|e| match e {
+        Errno::ACCESS | Errno::PERM => {
+            OpenError::NotPermitted { path: path.into(), read_only: options.read_only }
+        }
+        e => OpenError::Io { path: path.into(), what: "open it for a second slot", source: e.into() },
+    })
+}
+
 /// Measures a backing that [`claim`] opened with the same path and options.
 ///
 /// # Errors
 /// See [`OpenError`].
 pub fn measure(file: OwnedFd, path: &Path, options: Options) -> Result<Device, OpenError> {
+    measure_with(file, None, path, options)
+}
+
+/// Measures a backing that [`open_again`] opened, and keeps `claim` for it.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn measure_part(
+    file: OwnedFd,
+    claim: OwnedFd,
+    path: &Path,
+    options: Options,
+) -> Result<Device, OpenError> {
+    measure_with(file, Some(claim), path, options)
+}
+
+fn measure_with(
+    file: OwnedFd,
+    claim: Option<OwnedFd>,
+    path: &Path,
+    options: Options,
+) -> Result<Device, OpenError> {
     let system = System::default();
     let io = |what| move |e: Errno| OpenError::Io { path: path.into(), what, source: e.into() };
     let stat = fs::fstat(&file).map_err(io("look at it"))?;
     let (backing, identity) = classify(path, &stat)?;
-    // On a block device the end is where BLKGETSIZE64 says.
-    let size = fs::seek(&file, SeekFrom::End(0)).map_err(io("measure it"))?;
-    if size == 0 {
-        return Err(OpenError::Empty(path.into()));
-    }
-    if size % SECTOR as u64 != 0 {
-        return Err(OpenError::NotSectors { path: path.into(), size });
-    }
+    let size = whole(&file, backing)
+        .map_err(|source| OpenError::Io { path: path.into(), what: "measure it", source })
+        .and_then(|whole| window(path, whole, options))?;
 
     let file_system = fs::fstatfs(&file).map_err(io("look at its file system"))?;
     let (logical_block, physical_block, memory, disk) = match identity {
@@ -486,16 +634,22 @@ pub fn measure(file: OwnedFd, path: &Path, options: Options) -> Result<Device, O
         write_through: system.write_through(disk),
         options,
     });
+    let misalignment = system.misalignment(identity, physical_block, options.offset);
+    let trims = !options.read_only
+        && match identity {
+            Identity::Block { device } => logical_block as usize <= SECTOR && system.trims(device),
+            Identity::File { .. } => punches(&file, physical_block),
+        };
     let rotational = system.queue(disk, "rotational").and_then(|v| match v.as_str() {
         "0" => Some(false),
         "1" => Some(true),
         _ => None,
     });
-    let serial = system.serial(path, identity);
-    let (path, file) = (path.into(), file);
+    let serial = part_serial(system.serial(path, identity), options.offset);
     Ok(Device {
         file,
-        path,
+        _claim: claim,
+        path: path.into(),
         options,
         backing,
         identity,
@@ -504,9 +658,52 @@ pub fn measure(file: OwnedFd, path: &Path, options: Options) -> Result<Device, O
         durability,
         logical_block,
         physical_block,
+        misalignment,
+        trims,
         rotational,
         serial,
     })
+}
+
+/// Bytes that are served of a backing of `whole` bytes.
+fn window(path: &Path, whole: u64, options: Options) -> Result<u64, OpenError> {
+    let Options { offset, length, .. } = options;
+    let unit = SECTOR as u64;
+    let path = || path.to_path_buf();
+    if whole == 0 {
+        return Err(OpenError::Empty(path()));
+    }
+    if offset % unit != 0 || length.is_some_and(|l| l == 0 || l % unit != 0) {
+        return Err(OpenError::OddWindow { path: path(), offset, length });
+    }
+    if length.is_none() && whole % unit != 0 {
+        return Err(OpenError::NotSectors { path: path(), size: whole });
+    }
+    match options.served(whole) {
+        0 => Err(OpenError::Outside { path: path(), size: whole, offset, length }),
+        served if length.is_some_and(|l| l != served) => {
+            Err(OpenError::Outside { path: path(), size: whole, offset, length })
+        }
+        served => Ok(served),
+    }
+}
+
+/// Whether holes can be punched into a file, by punching one behind its end. There is nothing to lose: the file has no
+/// data there and keeps its size. Asking beats knowing: it depends on file system, server (NFS, FUSE) and mount.
+fn punches(file: &OwnedFd, block: u32) -> bool {
+    let Ok(stat) = fs::fstat(file) else { return false };
+    let block = u64::from(block);
+    // A block of its own, so that not even what is left of the last one is touched.
+    let Some(behind) = u64::try_from(stat.st_size).ok().and_then(|s| s.checked_next_multiple_of(block))
+    else {
+        return false;
+    };
+    fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, behind, block).is_ok()
+}
+
+/// The serial of a part of a backing. The whole, and what starts with it, is known by its own.
+fn part_serial(whole: String, offset: u64) -> String {
+    if offset == 0 { whole } else { hashed(&["part", &whole, &offset.to_string()]) }
 }
 
 /// File systems in memory (statfs(2)): tmpfs, ramfs, hugetlbfs.
@@ -638,6 +835,29 @@ impl System {
         }
     }
 
+    /// Whether a device frees what is discarded, and reads zeroes there without writing them itself: what
+    /// FALLOC_FL_PUNCH_HOLE on a block device needs (block/fops.c, blkdev_fallocate). A device that zeroes but frees
+    /// nothing would only wear out.
+    fn trims(&self, device: u64) -> bool {
+        let more_than_none =
+            |name| self.queue(device, name).and_then(|v| v.parse::<u64>().ok()).is_some_and(|n| n > 0);
+        more_than_none("discard_max_bytes") && more_than_none("write_zeroes_max_bytes")
+    }
+
+    /// See [`Device::misalignment`]. The kernel tells the distance to the first boundary of a physical block, and -1
+    /// where it cannot be told (Documentation/ABI/stable/sysfs-block, alignment_offset). A file starts on one.
+    fn misalignment(&self, identity: Identity, physical_block: u32, offset: u64) -> u32 {
+        let block = u64::from(physical_block.max(1));
+        let to_boundary = match identity {
+            Identity::Block { device } => {
+                self.value(device, "alignment_offset").and_then(|v| v.parse::<u64>().ok()).unwrap_or(0)
+            }
+            Identity::File { .. } => 0,
+        };
+        // Less than a block, which has 32 bits.
+        ((block - to_boundary % block + offset % block) % block) as u32
+    }
+
     fn logical_block(&self, device: u64) -> Option<u32> {
         self.queue(device, "logical_block_size")?.parse().ok()
     }
@@ -737,6 +957,15 @@ mod tests {
             ("sys/devices/a/block/sda/queue/rotational", "1\n"),
             ("sys/devices/a/block/sda/queue/logical_block_size", "512\n"),
             ("sys/devices/a/block/sda/device/wwid", "naa.5000c500a1b2c3d4\n"),
+            ("sys/devices/a/block/sda/alignment_offset", "0\n"),
+            ("sys/devices/a/block/sda/queue/discard_max_bytes", "2147450880\n"),
+            ("sys/devices/a/block/sda/queue/write_zeroes_max_bytes", "2147450880\n"),
+            ("sys/devices/a/block/sda/sda2/alignment_offset", "512\n"),
+            ("sys/devices/a/block/sda/sda3/alignment_offset", "-1\n"),
+            ("sys/devices/b/block/vdb/queue/discard_max_bytes", "2147450880\n"),
+            ("sys/devices/b/block/vdb/queue/write_zeroes_max_bytes", "0\n"),
+            ("sys/devices/b/block/vdc/queue/discard_max_bytes", "0\n"),
+            ("sys/devices/b/block/vdc/queue/write_zeroes_max_bytes", "2147450880\n"),
             ("sys/devices/a/block/sda/sda2/partition", "2\n"),
             ("sys/devices/a/block/sda/sda3/partition", "3\n"),
             ("sys/devices/b/block/zram0/queue/write_cache", "write back\n"),
@@ -784,6 +1013,90 @@ mod tests {
         assert_eq!(s.write_through(block(253, 0)), Some(false));
         assert_eq!(s.write_through(block(253, 1)), None, "an unknown word is no promise");
         assert_eq!(s.write_through(block(9, 9)), None, "nor is silence");
+    }
+
+    #[test]
+    fn only_what_frees_and_zeroes_trims() {
+        let (_root, s) = system();
+        for (device, want) in [
+            (block(8, 0), true),
+            (block(8, 2), true),
+            (block(254, 1), false),
+            (block(254, 2), false),
+            (block(9, 9), false),
+        ] {
+            assert_eq!(s.trims(device), want, "{device:#x}");
+        }
+    }
+
+    #[test]
+    fn the_first_sector_is_so_far_into_a_physical_block() {
+        let (_root, s) = system();
+        for (device, physical, offset, want) in [
+            (block(8, 0), 4096, 0, 0),
+            (block(8, 0), 512, 0, 0),
+            (block(8, 0), 4096, 512, 512),
+            (block(8, 0), 4096, 4096 * 3 + 1024, 1024),
+            // A partition at sector 63: one sector to the boundary, seven into the block.
+            (block(8, 2), 4096, 0, 3584),
+            (block(8, 2), 4096, 512, 0),
+            (block(8, 2), 4096, 1024, 512),
+            (block(8, 3), 4096, 0, 0),
+            (block(9, 9), 4096, 512, 512),
+        ] {
+            let got = s.misalignment(Identity::Block { device }, physical, offset);
+            assert_eq!(got, want, "{device:#x} {physical} {offset}");
+        }
+        assert_eq!(s.misalignment(Identity::File { device: SD, inode: 1 }, 4096, 63 * 512), 3584);
+    }
+
+    #[test]
+    fn a_window_lies_within_its_backing() {
+        let path = Path::new("/srv/a");
+        let part = |offset, length| Options { offset, length, ..Options::default() };
+        for (whole, offset, length, want) in [
+            (4096, 0, None, 4096),
+            (4096, 512, None, 3584),
+            (4096, 512, Some(512), 512),
+            (4096, 3584, Some(512), 512),
+            (4100, 512, Some(3584), 3584),
+        ] {
+            assert_eq!(window(path, whole, part(offset, length)).unwrap(), want);
+        }
+        for (whole, offset, length, want) in [
+            (0, 0, None, "/srv/a is empty"),
+            (4100, 0, None, "has 4100 bytes, which is not a multiple of 512"),
+            (4096, 1, None, "offset 1 and length (all) must be multiples of 512 bytes"),
+            (4096, 0, Some(100), "offset 0 and length 100 must be"),
+            (4096, 0, Some(0), "and the length not 0"),
+            (4096, 4096, None, "has 4096 bytes, so there is nothing behind offset 4096; lower"),
+            (4096, 512, Some(4096), "has 4096 bytes, so there are no 4096 bytes behind offset 512; lower"),
+            (4096, u64::MAX - 511, Some(512), "so there are no 512 bytes behind"),
+        ] {
+            let e = window(path, whole, part(offset, length)).unwrap_err().to_string();
+            assert!(e.contains(want) && e.starts_with("/srv/a"), "{e}");
+        }
+        // What is measured later may be anything.
+        for (whole, offset, length, want) in [
+            (0, 0, None, 0),
+            (511, 0, None, 0),
+            (1000, 0, None, 512),
+            (1000, 512, None, 0),
+            (4096, 1024, Some(1024), 1024),
+            (1600, 1024, Some(1024), 512),
+            (1000, 1024, Some(1024), 0),
+        ] {
+            assert_eq!(part(offset, length).served(whole), want);
+        }
+    }
+
+    #[test]
+    fn parts_have_serials_of_their_own() {
+        assert_eq!(part_serial("A".into(), 0), "A");
+        let parts =
+            [part_serial("A".into(), 512), part_serial("A".into(), 1024), part_serial("B".into(), 512)];
+        assert!(parts.iter().all(|s| s.len() <= SERIAL && s.starts_with("XS")), "{parts:?}");
+        assert!(parts[0] != parts[1] && parts[0] != parts[2]);
     }
 
     #[test]
@@ -865,8 +1178,8 @@ mod tests {
             options: Options::default(),
         };
         let block = Facts { backing: Backing::Block, ..file };
-        let write_back = Options { write_back: true, read_only: false };
-        let read_only = Options { write_back: false, read_only: true };
+        let write_back = Options { write_back: true, ..Options::default() };
+        let read_only = Options { read_only: true, ..Options::default() };
         for (facts, want) in [
             (file, Durability::EachWrite),
             (Facts { direct: false, ..file }, Durability::EachWrite),
@@ -883,14 +1196,20 @@ mod tests {
         ] {
             assert_eq!(durability(facts), want, "{facts:?}");
         }
-        for (durability, flags, holds) in [
-            (Durability::EachWrite, libc::RWF_DSYNC, true),
-            (Durability::WriteThrough, 0, true),
-            (Durability::OnFlush, 0, false),
-            (Durability::Ram, 0, false),
-            (Durability::ReadOnly, 0, false),
+        const SYNC: i32 = libc::RWF_DSYNC;
+        for (durability, flags, through, flush, holds) in [
+            (Durability::EachWrite, SYNC, SYNC, true, true),
+            (Durability::WriteThrough, 0, 0, false, true),
+            (Durability::OnFlush, 0, SYNC, false, false),
+            (Durability::Ram, 0, 0, false, false),
+            (Durability::ReadOnly, 0, 0, false, false),
         ] {
-            assert_eq!((durability.write_flags(), durability.holds()), (flags, holds), "{durability}");
+            assert_eq!((durability.write_flags(false), durability.write_flags(true)), (flags, through));
+            assert_eq!(
+                (durability.discard_needs_flush(), durability.holds()),
+                (flush, holds),
+                "{durability}"
+            );
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct Fault {
     pub skip: usize,
     /// Matching jobs that fail then; `usize::MAX` for all.
     pub times: usize,
-    /// Bytes that are transferred before the failure: a torn write, or a torn read.
+    /// Bytes that are transferred before the failure: a torn write, read or discard.
     pub transferred: u32,
 }
 
@@ -68,6 +68,8 @@ pub struct Executed {
 #[derive(Debug)]
 struct Disk {
     bytes: Vec<u8>,
+    /// What is served of it, as last told; the bytes may have become more or less since.
+    size: usize,
     read_only: bool,
 }
 
@@ -112,13 +114,13 @@ impl MemoryStorage {
 
     /// Adds a disk that holds these bytes. Numbers count up from 0.
     pub fn add(&mut self, bytes: Vec<u8>) -> FileId {
-        self.disks.push(Some(Disk { bytes, read_only: false }));
+        self.disks.push(Some(Disk { size: bytes.len(), bytes, read_only: false }));
         FileId(u16::try_from(self.disks.len() - 1).unwrap_or(u16::MAX))
     }
 
-    /// Adds a disk that fails writes with EBADF, as a file opened for reading does.
+    /// Adds a disk that fails writes and discards with EBADF, as a file opened for reading does.
     pub fn add_read_only(&mut self, bytes: Vec<u8>) -> FileId {
-        self.disks.push(Some(Disk { bytes, read_only: true }));
+        self.disks.push(Some(Disk { size: bytes.len(), bytes, read_only: true }));
         FileId(u16::try_from(self.disks.len() - 1).unwrap_or(u16::MAX))
     }
 
@@ -136,7 +138,8 @@ impl MemoryStorage {
         }
     }
 
-    /// The bytes of a disk, to change behind the storage's back: also its length, to make it short.
+    /// The bytes of a disk, to change behind the storage's back: also its length. What it becomes longer is served
+    /// after [`Storage::resized`] only.
     pub fn disk_mut(&mut self, file: FileId) -> Option<&mut Vec<u8>> {
         self.disks.get_mut(usize::from(file.0))?.as_mut().map(|d| &mut d.bytes)
     }
@@ -227,26 +230,25 @@ impl MemoryStorage {
         if job.verb == Verb::Flush {
             return Ok(());
         }
-        if job.verb == Verb::Write && disk.read_only {
+        if job.verb != Verb::Read && disk.read_only {
             return Err(Failure::Errno(libc::EBADF));
         }
-        if job.verb == Verb::Discard {
-            let start = job.offset as usize;
-            disk.bytes[start..start + len as usize].fill(0);
-            return Ok(());
-        }
-        if job.at as usize + job.len as usize > job.buffer.capacity() {
+        if job.verb.transfers() && job.at as usize + job.len as usize > job.buffer.capacity() {
             return Err(Failure::Errno(libc::EINVAL));
         }
-        let size = disk.bytes.len();
+        let size = disk.size.min(disk.bytes.len());
         let start = usize::try_from(job.offset).unwrap_or(usize::MAX).min(size);
         let n = (len as usize).min(size - start);
-        let memory = self.region.buffer_mut(&mut job.buffer, job.at as usize, n);
         let disk = &mut disk.bytes[start..start + n];
         match job.verb {
-            Verb::Read => memory.copy_from_slice(disk),
-            Verb::Write | Verb::WriteThrough => disk.copy_from_slice(memory),
-            Verb::Flush | Verb::Discard => {}
+            Verb::Read => {
+                self.region.buffer_mut(&mut job.buffer, job.at as usize, n).copy_from_slice(disk);
+            }
+            Verb::Write | Verb::WriteThrough => {
+                disk.copy_from_slice(self.region.buffer_mut(&mut job.buffer, job.at as usize, n));
+            }
+            Verb::Discard => disk.fill(0),
+            Verb::Flush => {}
         }
         if n < len as usize { Err(Failure::Short) } else { Ok(()) }
     }
@@ -307,6 +309,12 @@ impl Storage for MemoryStorage {
 
     fn in_flight(&self) -> usize {
         self.waiting.len() + self.done.len()
+    }
+
+    fn resized(&mut self, file: FileId, bytes: u64) {
+        if let Some(Some(disk)) = self.disks.get_mut(usize::from(file.0)) {
+            disk.size = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
     }
 }
 
@@ -493,6 +501,21 @@ mod tests {
         assert_eq!(reap(&mut s)[0].result, Err(ebadf));
         let Buffer::Chunk(chunk) = buffer else { panic!() };
         chunk.retire();
+    }
+
+    #[test]
+    fn a_discard_can_fail_half_way() {
+        let (_region, mut s) = storage(4096, 8);
+        s.disk_mut(FileId(0)).unwrap().fill(1);
+        let eio = Failure::Errno(libc::EIO);
+        s.fail(FileId(0), Verb::Discard, Fault { transferred: 512, ..Fault::once(eio) });
+        for want in [Err(eio), Ok(())] {
+            s.submit(job(0, Verb::Discard, 1024, Buffer::None, 0, 1024)).unwrap();
+            s.turn();
+            assert_eq!(reap(&mut s)[0].result, want);
+            let left = if want.is_ok() { 3072 } else { 3584 };
+            assert_eq!(s.disk(FileId(0)).iter().filter(|&&b| b == 1).count(), left);
+        }
     }
 
     #[test]

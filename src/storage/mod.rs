@@ -1,4 +1,4 @@
-//! The storage port: reads, writes and flushes of files and devices, by number, in bytes.
+//! The storage port: reads, writes, flushes and discards of files and devices, by number, in bytes.
 //!
 //! Not here: ATA, slots, frames. `uring` is the kernel's side, `device` opens and measures what it serves,
 //! `memory` is the double.
@@ -6,6 +6,7 @@
 //! and it succeeded only if every byte was transferred (and is durable, where that was asked for).
 
 pub mod device;
+mod ioctl;
 pub mod memory;
 pub mod uring;
 
@@ -30,12 +31,21 @@ pub enum Verb {
     Read,
     /// Write the buffer to the file. Durable before completion unless the file was opened as write-back.
     Write,
+    /// As [`Verb::Write`], but durable before completion even where the file was opened as write-back.
+    WriteThrough,
     /// Make every write completed before durable.
     Flush,
-    /// As `Write`, but durable before completion even where the file was opened as write-back.
-    WriteThrough,
-    /// Free the range: it reads as zeroes afterwards. The buffer is not touched.
+    /// Free the range: it reads as zeroes afterwards, durably where writes are. The buffer is not touched, and may be
+    /// none. Only where [`Device::trims`].
     Discard,
+}
+
+impl Verb {
+    /// Whether bytes move between buffer and file.
+    #[must_use]
+    pub const fn transfers(self) -> bool {
+        matches!(self, Self::Read | Self::Write | Self::WriteThrough)
+    }
 }
 
 /// One transfer. `offset` and `len` are bytes; `at` is where the data starts in the buffer.
@@ -48,7 +58,7 @@ pub struct Job {
     pub file: FileId,
     /// What.
     pub verb: Verb,
-    /// First byte in the file; 0 for a flush.
+    /// First byte in what is served of the file; 0 for a flush.
     pub offset: u64,
     /// The memory, owned by the storage until the job is done.
     pub buffer: Buffer,
@@ -106,6 +116,10 @@ pub trait Storage {
 
     /// Jobs accepted and not yet reaped.
     fn in_flight(&self) -> usize;
+
+    /// So many bytes of the file are served from now on, because it has grown or shrunk: jobs beyond fail with
+    /// [`Failure::Short`], jobs up to there no longer do.
+    fn resized(&mut self, file: FileId, bytes: u64);
 }
 
 /// A storage that can put its worker to sleep.

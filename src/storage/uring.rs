@@ -164,6 +164,8 @@ struct Slot {
     /// Bytes transferred so far.
     moved: u32,
     tries: u8,
+    /// The range is discarded, and the flush that makes it durable is on its way.
+    flushing: bool,
 }
 
 #[derive(Debug)]
@@ -617,11 +619,23 @@ impl UringStorage {
             self.stats.stray += 1;
             return;
         };
-        let direct =
-            self.files.get(usize::from(job.file.0)).and_then(Option::as_ref).and_then(Device::alignment);
-        let (moved, next) = judge(job.verb, job.len, slot.moved, result, direct.map(|a| a.offset));
+        let file = self.files.get(usize::from(job.file.0)).and_then(Option::as_ref);
+        let unit = file.and_then(Device::alignment).map(|a| a.offset);
+        let verb = if slot.flushing { Verb::Flush } else { job.verb };
+        let (moved, next) = judge(verb, job.len, slot.moved, result, unit);
         slot.moved = moved;
         match next {
+            // Freeing a range is no write to the kernel: there is no flag that makes it durable with it, neither the
+            // journal's record of a hole nor what a device has in its cache. Not linked to the discard as a second
+            // submission: each job has one on its way at most, and a flush needs no sending when the discard failed.
+            Next::End(Ok(()))
+                if verb == Verb::Discard && file.is_some_and(|f| f.durability().discard_needs_flush()) =>
+            {
+                slot.flushing = true;
+                if !self.start(index) {
+                    self.end(index, Err(Failure::Errno(libc::EAGAIN)));
+                }
+            }
             Next::Again if slot.tries < TRIES => {
                 slot.tries += 1;
                 if result > 0 {
@@ -661,23 +675,34 @@ impl UringStorage {
         let Some(job) = &slot.job else { return false };
         let name = Name::Job { index, generation: slot.generation }.pack();
         let file = types::Fixed(u32::from(job.file.0));
-        let flags = self.files[usize::from(job.file.0)].as_ref().map_or(0, |f| f.durability().write_flags());
-        let address = job.buffer.address() as usize + (job.at + slot.moved) as usize;
-        let (offset, len) = (job.offset + u64::from(slot.moved), job.len - slot.moved);
-        // SAFETY: `check` saw that `at + len` bytes are inside the buffer, whose token the slot holds until the
-        // kernel's last completion, and tokens name chunks inside the region, which we keep alive.
-        let memory = unsafe { self.region.base().as_ptr().add(address) };
-        let piece = (address / limits::REGISTERED_PIECE) as u16;
+        let device = self.files[usize::from(job.file.0)].as_ref();
+        let start = device.map_or(0, Device::start);
+        let (offset, len) = (start + job.offset + u64::from(slot.moved), job.len - slot.moved);
+        let flush = || opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build();
         let entry = match job.verb {
-            Verb::Read => opcode::ReadFixed::new(file, memory, len, piece).offset(offset).build(),
-            Verb::WriteThrough => opcode::WriteFixed::new(file, memory, len, piece)
+            Verb::Flush => flush(),
+            Verb::Discard if slot.flushing => flush(),
+            // Runs in a kernel thread of the ring, always (io_uring/sync.c, io_fallocate_prep), so it may take its time.
+            // Of a block device it never writes zeroes itself where the device cannot free or zero (block/fops.c,
+            // blkdev_fallocate), and drops what the page cache has of the range.
+            Verb::Discard => opcode::Fallocate::new(file, u64::from(len))
                 .offset(offset)
-                .rw_flags(libc::RWF_DSYNC)
+                .mode(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
                 .build(),
-            Verb::Write | Verb::Discard => {
-                opcode::WriteFixed::new(file, memory, len, piece).offset(offset).rw_flags(flags).build()
+            Verb::Read | Verb::Write | Verb::WriteThrough => {
+                let address = job.buffer.address() as usize + (job.at + slot.moved) as usize;
+                let durability = device.map(Device::durability);
+                let flags = durability.map_or(0, |d| d.write_flags(job.verb == Verb::WriteThrough));
+                // SAFETY: `check` saw that `at + len` bytes are inside the buffer, whose token the slot holds until the
+                // kernel's last completion, and tokens name chunks inside the region, which we keep alive.
+                let memory = unsafe { self.region.base().as_ptr().add(address) };
+                let piece = (address / limits::REGISTERED_PIECE) as u16;
+                if job.verb == Verb::Read {
+                    opcode::ReadFixed::new(file, memory, len, piece).offset(offset).build()
+                } else {
+                    opcode::WriteFixed::new(file, memory, len, piece).offset(offset).rw_flags(flags).build()
+                }
             }
-            Verb::Flush => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
         };
         let pushed = self.push(&entry.user_data(name));
         debug_assert!(pushed, "the submission queue has room for every job");
@@ -693,18 +718,16 @@ impl UringStorage {
         if job.verb == Verb::Flush {
             return Ok(true);
         }
-        if job.verb == Verb::Discard {
-            return Err(Failure::Errno(libc::EOPNOTSUPP));
-        }
         let (at, len) = (job.at as usize, job.len as usize);
         let start = job.buffer.address() as usize + at;
-        if at + len > job.buffer.capacity() || start + len > self.region.len() {
+        let moves = job.verb.transfers();
+        if moves && (at + len > job.buffer.capacity() || start + len > self.region.len()) {
             return Err(invalid);
         }
         if len == 0 {
             return Ok(false);
         }
-        if start / limits::REGISTERED_PIECE != (start + len - 1) / limits::REGISTERED_PIECE {
+        if moves && start / limits::REGISTERED_PIECE != (start + len - 1) / limits::REGISTERED_PIECE {
             return Err(invalid);
         }
         // Never past the measured end: a regular file would grow.
@@ -715,7 +738,8 @@ impl UringStorage {
             // The kernel may let some of these pass, and another kernel not: we never find out.
             let memory = self.region.base().as_ptr() as usize + start;
             let unit = u64::from(direct.offset);
-            if memory % direct.memory as usize != 0 || job.offset % unit != 0 || len as u64 % unit != 0 {
+            let memory_fits = !moves || memory % direct.memory as usize == 0;
+            if !memory_fits || job.offset % unit != 0 || len as u64 % unit != 0 {
                 self.stats.misaligned += 1;
                 debug_assert!(false, "a misaligned job for a direct file: {job:?}");
                 return Err(invalid);
@@ -757,7 +781,7 @@ fn judge(verb: Verb, len: u32, moved: u32, result: i32, unit: Option<u32>) -> (u
             errno => (moved, Next::End(Err(Failure::Errno(errno)))),
         };
     };
-    if verb == Verb::Flush {
+    if !verb.transfers() {
         return (moved, Next::End(Ok(())));
     }
     let moved = moved.saturating_add(bytes);
@@ -880,7 +904,7 @@ impl Storage for UringStorage {
                 let Some(index) = self.free.pop() else { return Err(job) };
                 self.busy[usize::from(job.file.0)] += 1;
                 let slot = &mut self.slots[index as usize];
-                (slot.job, slot.moved, slot.tries) = (Some(job), 0, 0);
+                (slot.job, slot.moved, slot.tries, slot.flushing) = (Some(job), 0, 0, false);
                 self.stats.started += 1;
                 if !self.start(index) {
                     self.end(index, Err(Failure::Errno(libc::EAGAIN)));
@@ -911,6 +935,12 @@ impl Storage for UringStorage {
 
     fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len() + self.done.len()
+    }
+
+    fn resized(&mut self, file: FileId, bytes: u64) {
+        if let Some(Some(device)) = self.files.get_mut(usize::from(file.0)) {
+            device.resized(bytes);
+        }
     }
 }
 
@@ -1001,6 +1031,11 @@ mod tests {
             (Verb::Flush, 0, 0, -libc::EIO, None, 0, errno(libc::EIO)),
             (Verb::Flush, 0, 0, -libc::EINTR, None, 0, errno(libc::EINTR)),
             (Verb::Flush, 0, 0, -libc::EAGAIN, None, 0, errno(libc::EAGAIN)),
+            (Verb::WriteThrough, 4096, 0, 1024, Some(512), 1024, Again),
+            (Verb::WriteThrough, 4096, 1024, 3072, Some(512), 4096, Want::Ok),
+            (Verb::Discard, 1 << 20, 0, 0, Some(512), 0, Want::Ok),
+            (Verb::Discard, 1 << 20, 0, -libc::EINTR, None, 0, Again),
+            (Verb::Discard, 1 << 20, 0, -libc::EOPNOTSUPP, None, 0, errno(libc::EOPNOTSUPP)),
         ] {
             let (after, next) = judge(verb, len, moved, result, unit);
             assert_eq!(after, now, "{verb:?} {moved} + {result} of {len}");

@@ -333,6 +333,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 Mail::Command(Control::Saved { slot, kept }) => self.saved(shared, slot, kept),
                 Mail::Command(Control::Resized { slot, sectors }) => {
                     let slot = usize::from(slot);
+                    if let Some(disk) = self.disks.get(slot) {
+                        self.storage.resized(disk.file, sectors.saturating_mul(limits::SECTOR as u64));
+                    }
                     if self.slots.get_mut(slot).is_some_and(|slot| slot.resize(sectors)) {
                         self.announce_slot(shared, slot);
                     }

@@ -1,7 +1,7 @@
 //! Opens the backings of all slots, and says what each slot tells initiators about itself.
 //!
 //! Not here: who owns which slot (`topology`), reading or writing.
-//! Invariant: either every slot is open and no two share a backing, or none is.
+//! Invariant: either every slot is open and no two share a byte of a backing, or none is.
 
 use crate::appliance::config::Slot;
 use crate::appliance::keeper::Keeper;
@@ -9,6 +9,7 @@ use crate::limits::{self, SECTOR};
 use crate::protocol::Address;
 use crate::shelf::{AtaText, SlotFacts, SlotState, TextError};
 use crate::storage::device::{self, Device, Durability, Identity, OpenError, Options};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 /// A slot with its backing.
@@ -33,9 +34,10 @@ pub enum SlotError {
         /// Why; names the path.
         source: OpenError,
     },
-    /// Another slot has the same backing.
+    /// Another slot has the same bytes.
     #[error(
-        "slot {address}: {} is the same as {} of slot {first}; serve each backing once",
+        "slot {address}: {} is the same as {} of slot {first}; serve each backing once, or parts of it (offset and \
+         length) that do not overlap",
         path.display(),
         first_path.display()
     )]
@@ -73,7 +75,9 @@ pub fn open(slots: &[Slot], keeper: &dyn Keeper) -> Result<Vec<OpenSlot>, SlotEr
     for slot in slots {
         let address = slot.address;
         let identity = keeper.identify(&slot.path).map_err(|source| SlotError::Open { address, source })?;
-        if let Some((_, first)) = seen.iter().find(|(other, _)| *other == identity) {
+        if let Some((_, first)) =
+            seen.iter().find(|(other, first)| *other == identity && overlap(first, slot))
+        {
             return Err(SlotError::Twice {
                 address,
                 path: slot.path.clone(),
@@ -83,16 +87,64 @@ pub fn open(slots: &[Slot], keeper: &dyn Keeper) -> Result<Vec<OpenSlot>, SlotEr
         }
         seen.push((identity, slot));
     }
-    slots.iter().map(|slot| open_one(slot, keeper)).collect()
+    let mut claims: Vec<(Identity, OwnedFd)> = Vec::new();
+    let mut open = Vec::with_capacity(slots.len());
+    for (identity, slot) in &seen {
+        let device = open_backing(slot, *identity, &seen, &mut claims, keeper)
+            .map_err(|source| SlotError::Open { address: slot.address, source })?;
+        open.push(describe(slot, device)?);
+    }
+    Ok(open)
 }
 
-fn open_one(slot: &Slot, keeper: &dyn Keeper) -> Result<OpenSlot, SlotError> {
+/// Whether two slots of one backing serve some byte both.
+fn overlap(a: &Slot, b: &Slot) -> bool {
+    let end = |s: &Slot| s.length.map_or(u64::MAX, |length| s.offset.saturating_add(length));
+    a.offset < end(b) && b.offset < end(a)
+}
+
+/// Opens what a slot serves. A backing of several slots is claimed once, for writing if one of them writes; each of them
+/// keeps the claim.
+fn open_backing(
+    slot: &Slot,
+    identity: Identity,
+    all: &[(Identity, &Slot)],
+    claims: &mut Vec<(Identity, OwnedFd)>,
+    keeper: &dyn Keeper,
+) -> Result<Device, OpenError> {
+    let path = &slot.path;
+    let options = Options {
+        read_only: slot.read_only,
+        write_back: slot.write_back,
+        offset: slot.offset,
+        length: slot.length,
+    };
+    let parts = || all.iter().filter(|(other, _)| *other == identity).map(|(_, slot)| slot);
+    if parts().count() == 1 {
+        return device::measure(keeper.claim(path, options)?, path, options);
+    }
+    let duplicate = |claim: &OwnedFd| {
+        claim.try_clone().map_err(|source| OpenError::Io {
+            path: path.clone(),
+            what: "open it for several slots",
+            source,
+        })
+    };
+    let claim = match claims.iter().find(|(other, _)| *other == identity) {
+        Some((_, claim)) => duplicate(claim)?,
+        None => {
+            let read_only = parts().all(|s| s.read_only);
+            let claim = keeper.claim(path, Options { read_only, ..options })?;
+            claims.push((identity, duplicate(&claim)?));
+            claim
+        }
+    };
+    let file = keeper.open_again(claim.as_fd(), path, options)?;
+    device::measure_part(file, claim, path, options)
+}
+
+fn describe(slot: &Slot, device: Device) -> Result<OpenSlot, SlotError> {
     let address = slot.address;
-    let options = Options { read_only: slot.read_only, write_back: slot.write_back };
-    let device = keeper
-        .claim(&slot.path, options)
-        .and_then(|file| device::measure(file, &slot.path, options))
-        .map_err(|source| SlotError::Open { address, source })?;
     let text = |text: &str| SlotError::Text { address, text: text.to_owned(), source: TextError::NotAscii };
     let own = device.serial();
     let serial = match slot.serial {
@@ -103,8 +155,10 @@ fn open_one(slot: &Slot, keeper: &dyn Keeper) -> Result<OpenSlot, SlotError> {
         vlan: slot.vlan,
         read_only: device.read_only(),
         write_cache: device.durability() == Durability::OnFlush,
+        trim: device.trims(),
         rotational: device.rotational().unwrap_or(false),
         physical_block: device.physical_block(),
+        misalignment: device.misalignment(),
         serial,
         model: match slot.model {
             Some(model) => model,
@@ -185,8 +239,56 @@ mod tests {
         std::os::unix::fs::symlink(&a, &link).unwrap();
         assert_eq!(
             say(&[format!("7.0={a}"), format!("7.1={}", link.display())]),
-            format!("slot 7.1: {} is the same as {a} of slot 7.0; serve each backing once", link.display())
+            format!(
+                "slot 7.1: {} is the same as {a} of slot 7.0; serve each backing once, or parts of it (offset and \
+                 length) that do not overlap",
+                link.display()
+            )
         );
+    }
+
+    #[test]
+    fn slots_share_a_backing_but_no_byte_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = image(dir.path(), "a", 1 << 20);
+        let [link, another] = ["link", "another"].map(|name| {
+            let link = dir.path().join(name);
+            std::os::unix::fs::symlink(&a, &link).unwrap();
+            link.display().to_string()
+        });
+        let mut all =
+            slots(&[format!("7.0={a},serial=first"), format!("7.1={link},ro"), format!("7.2={another}")]);
+        let mut windows = |parts: [(u64, Option<u64>); 3]| {
+            for (slot, (offset, length)) in all.iter_mut().zip(parts) {
+                (slot.offset, slot.length) = (offset, length);
+            }
+            open(&all, &DirectKeeper)
+        };
+        let parts = [(0, Some(4096)), (8192, None), (4608, Some(512))];
+        let held = windows(parts).unwrap();
+        let sectors: Vec<u64> = held.iter().map(|s| s.facts.sectors).collect();
+        assert_eq!(sectors, [8, 2032, 1]);
+        let read_only: Vec<bool> = held.iter().map(|s| s.device.read_only()).collect();
+        assert_eq!(read_only, [false, true, false]);
+        assert_ne!(held[1].facts.serial, held[2].facts.serial);
+        assert_eq!((held[1].facts.misalignment, held[2].facts.misalignment), (0, 512));
+        // Nobody else gets it before the last of them is closed.
+        let [first, second, last] = <[OpenSlot; 3]>::try_from(held).unwrap();
+        drop((first, last));
+        assert!(windows(parts).unwrap_err().to_string().contains("used by another program"));
+        drop(second);
+        drop(windows(parts).unwrap());
+        for (parts, first, second) in [
+            ([(0, Some(4096)), (4096, None), (4608, Some(512))], "7.1", "7.2"),
+            ([(0, None), (8192, None), (4608, Some(512))], "7.0", "7.1"),
+            ([(512, Some(512)), (8192, None), (0, Some(1024))], "7.0", "7.2"),
+        ] {
+            let e = windows(parts).unwrap_err().to_string();
+            assert!(
+                e.starts_with(&format!("slot {second}: ")) && e.contains(&format!("of slot {first};")),
+                "{e}"
+            );
+        }
     }
 
     #[test]

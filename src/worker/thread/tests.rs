@@ -6,7 +6,7 @@ use crate::net::{Flushed, Lent};
 use crate::protocol::Mac;
 use crate::shelf::{Routes, SlotFacts};
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{Done, Job, Woken};
+use crate::storage::{Done, FileId, Job, Woken};
 use crate::worker::{Counter, Counters, Port, QueuePlace, Ringer, SlotPlan, WorkerPost};
 use std::convert::Infallible;
 
@@ -29,6 +29,9 @@ impl Storage for Resting {
     }
     fn in_flight(&self) -> usize {
         self.storage.in_flight()
+    }
+    fn resized(&mut self, file: FileId, bytes: u64) {
+        self.storage.resized(file, bytes);
     }
 }
 

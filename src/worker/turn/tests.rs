@@ -979,6 +979,12 @@ fn a_new_size_a_new_reach_and_a_start_are_announced() {
     let [a, _] = tell(&mut world, Control::Resized { slot: 1, sectors: SECTORS as u64 / 2 });
     assert!(a.is_empty(), "no news");
     assert_eq!(world.ask(&read(1, 1, SECTORS / 2, 1))[0][25], 0x10, "beyond the new end");
+    world.workers[0].storage_mut().disk_mut(FileId(1)).unwrap().resize((SECTORS + 4) * 512, 7);
+    tell(&mut world, Control::Resized { slot: 1, sectors: SECTORS as u64 + 4 });
+    let [.., last] = world.ask(&read(1, 1, SECTORS + 3, 1))[0][..] else { panic!() };
+    assert_eq!(last, 7, "the last sector of what was added");
+    let [a, b] = tell(&mut world, Control::Resized { slot: 1, sectors: SECTORS as u64 / 2 });
+    assert_eq!([slots(&a), slots(&b)], [[1], [1]]);
     assert!(world.shared.ports[1].set_mtu(1500));
     assert!(!world.shared.ports[1].set_mtu(1400), "as many sectors as before");
     let [a, b] = tell(&mut world, Control::AnnounceOn(PortId(1)));
