@@ -130,7 +130,8 @@ fn check_reports_every_mistake_with_its_place() {
         ":4:1: error: slot[0].address: it is missing; add address = ",
         ":5:1: error: slot[0].adress: there is no such key in [[slot]]; did you mean address?",
         ":8:11: error: slot[1].address: slot 255 means every slot; use a slot from 0 to 254",
-        ":9:8: error: slot[1].path: /none is served by another slot already (line 6); serve each backing once",
+        ":9:8: error: slot[1].path: /none is served by another slot already (line 6); serve each backing once, or \
+         parts of it (offset, length) that do not overlap",
         ":10:10: error: slot[1].serial: it has 21 characters; use 1 to 20 printable ASCII characters",
         ": 6 errors, 0 warnings",
     ];

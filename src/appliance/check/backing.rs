@@ -126,7 +126,20 @@ pub fn judge(slot: &Slot, found: &io::Result<Backing>, root: bool, mistakes: &mu
     }
     match backing.bytes {
         Some(0) => error(format!("{path} is empty"), "give it a size (truncate -s 1G FILE)"),
-        Some(bytes) if bytes % SECTOR as u64 != 0 => {
+        Some(bytes) if slot.offset >= bytes => error(
+            format!("{path} has {bytes} bytes, so there is nothing behind offset {}", slot.offset),
+            "lower the offset",
+        ),
+        Some(bytes) if slot.length.is_some_and(|length| length > bytes - slot.offset) => error(
+            format!(
+                "{path} has {bytes} bytes, {} behind offset {}; length {} is more",
+                bytes - slot.offset,
+                slot.offset,
+                slot.length.unwrap_or_default()
+            ),
+            "lower offset or length, or enlarge it",
+        ),
+        Some(bytes) if slot.length.is_none() && bytes % SECTOR as u64 != 0 => {
             let remedy = format!("make it {} bytes (truncate -s)", bytes.next_multiple_of(SECTOR as u64));
             error(format!("{path} has {bytes} bytes, which is no multiple of {SECTOR}"), &remedy);
         }
@@ -168,12 +181,15 @@ pub fn judge(slot: &Slot, found: &io::Result<Backing>, root: bool, mistakes: &mu
     }
 }
 
-/// Checks that no two slots have the same backing under different names.
+/// Checks that no two slots serve the same bytes under different names.
 pub fn judge_shared(found: &[(&Slot, io::Result<Backing>)], mistakes: &mut Mistakes) {
     for (i, (slot, backing)) in found.iter().enumerate() {
         let Ok(backing) = backing else { continue };
-        let earlier =
-            found[..i].iter().find(|(_, b)| b.as_ref().is_ok_and(|b| b.identity == backing.identity));
+        let earlier = found[..i].iter().find(|(other, b)| {
+            b.as_ref().is_ok_and(|b| b.identity == backing.identity)
+                && slot.offset < other.end()
+                && other.offset < slot.end()
+        });
         if let Some((first, _)) = earlier {
             // The same text is a mistake of the configuration itself.
             if first.path != slot.path {
@@ -183,7 +199,8 @@ pub fn judge_shared(found: &[(&Slot, io::Result<Backing>)], mistakes: &mut Mista
                     first.path.display(),
                     first.address
                 );
-                let wrong = Wrong::new(what, "serve each backing once");
+                let remedy = "serve each backing once, or parts of it (offset, length) that do not overlap";
+                let wrong = Wrong::new(what, remedy);
                 mistakes.error(Some(&slot.place), &slot.key, wrong);
             }
         }
@@ -244,6 +261,20 @@ mod tests {
                 vec!["error: /x has 1000 bytes, which is no multiple of 512"],
             ),
             ("", Ok(Backing { bytes: None, ..good() }), true, vec![]),
+            (
+                ",offset=1M",
+                Ok(good()),
+                true,
+                vec!["error: /x has 1048576 bytes, so there is nothing behind offset 1048576"],
+            ),
+            (
+                ",offset=512K,length=1025s",
+                Ok(good()),
+                true,
+                vec!["error: /x has 1048576 bytes, 524288 behind offset 524288; length 524800 is more"],
+            ),
+            (",offset=512K,length=1024s", Ok(good()), true, vec![]),
+            (",length=1s", Ok(Backing { bytes: Some(1000), ..good() }), true, vec![]),
             ("", Ok(Backing { writable: false, ..good() }), true, vec!["error: /x is not writable"]),
             (
                 "",
@@ -282,6 +313,13 @@ mod tests {
         let mut mistakes = Mistakes::default();
         judge_shared(&[(&a, Ok(good())), (&b, Ok(good()))], &mut mistakes);
         assert_eq!(mistakes.iter().next().unwrap().what, "/link-to-x is the same as /x of slot 7.0");
+        let a = slot(",length=512K");
+        for (offset, mistakes_then) in [(512 << 10, 0), (511 << 10, 1)] {
+            b.offset = offset;
+            let mut mistakes = Mistakes::default();
+            judge_shared(&[(&a, Ok(good())), (&b, Ok(good()))], &mut mistakes);
+            assert_eq!(mistakes.iter().count(), mistakes_then, "{offset}");
+        }
     }
 
     #[test]

@@ -6,8 +6,7 @@
 use super::keys::{self, Table};
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean, line_and_column};
 use super::rules::{self, Draft, DraftInterface, DraftSlot, Given, Remedies};
-use super::{Config, Cores, Memory, Queues, Rivals, numbers};
-use crate::shelf::ReservedAnswer;
+use super::{Config, Cores, Memory, Queues, numbers};
 use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -158,14 +157,29 @@ impl Reader<'_> {
                 .map(|given| given.value)
                 .unwrap_or_default(),
             worker: self.integer(at, "worker", |n| rules::within(n, &(0..=keys::WORKER_COUNT.end() - 1))),
-            firmware: None,
-            wwn: None,
-            offset: 0,
-            length: None,
-            allow: Vec::new(),
-            reserved_answer: ReservedAnswer::default(),
-            rivals: Rivals::default(),
-            buffers: None,
+            firmware: self.string(at, "firmware", rules::identify_text).map(|given| given.value),
+            wwn: self.string(at, "wwn", rules::wwn),
+            offset: self.bytes(at, "offset", rules::offset).unwrap_or_default(),
+            length: self.bytes(at, "length", rules::length),
+            allow: self
+                .value(at, "allow", "a list of MAC addresses in quotes", |value| {
+                    let texts: Option<Vec<&str>> =
+                        value.as_array()?.iter().map(|item| item.get_ref().as_str()).collect();
+                    Some(rules::allow(texts?))
+                })
+                .map(|given| given.value)
+                .unwrap_or_default(),
+            reserved_answer: self
+                .string(at, "reserved-answer", |s| rules::word(s, &rules::RESERVED_ANSWERS))
+                .map(|given| given.value)
+                .unwrap_or_default(),
+            rivals: self
+                .string(at, "rivals", |s| rules::word(s, &rules::RIVALS))
+                .map(|given| given.value)
+                .unwrap_or_default(),
+            buffers: self
+                .integer(at, "buffers", |n| rules::within(n, &keys::BUFFERS))
+                .map(|given| given.value),
         }
     }
 
@@ -263,6 +277,20 @@ impl Reader<'_> {
         self.value(at, name, "true or false, without quotes", |value| value.as_bool().map(Ok))
     }
 
+    fn bytes(
+        &mut self,
+        at: &At<'_, '_>,
+        name: &str,
+        rule: impl Fn(i128) -> Result<u64, Wrong>,
+    ) -> Option<u64> {
+        let given = self.value(at, name, "a number of bytes, or text such as \"1G\"", |value| match value {
+            DeValue::Integer(_) => Some(integer_of(value)?.and_then(&rule)),
+            DeValue::String(text) => Some(rules::bytes(text).and_then(&rule)),
+            _ => None,
+        });
+        given.map(|given| given.value)
+    }
+
     fn integer<T>(
         &mut self,
         at: &At<'_, '_>,
@@ -335,8 +363,10 @@ fn list_of(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HugePages, Mode, Severity};
+    use super::super::{HugePages, Mode, Rivals, Severity};
     use super::*;
+    use crate::protocol::Mac;
+    use crate::shelf::ReservedAnswer;
     use proptest::prelude::*;
 
     fn lines(text: &str) -> Vec<String> {
@@ -365,6 +395,11 @@ path = \"/dev/sdb\"
         assert_eq!(config.memory, Memory::default());
         assert_eq!(config.slots[0].place.line(), Some(5));
         assert_eq!(config.slots[0].key, "slot[0].path");
+        let slot = &config.slots[0];
+        assert_eq!((slot.firmware, slot.wwn, slot.buffers), (None, None, None));
+        assert_eq!((slot.offset, slot.length, slot.end()), (0, None, u64::MAX));
+        assert!(slot.allow.is_empty());
+        assert_eq!((slot.reserved_answer, slot.rivals), (ReservedAnswer::Aoe, Rivals::Refuse));
     }
 
     #[test]
@@ -390,6 +425,14 @@ model = "disk of mine"
 vlan = 12
 config-string = "für uns"
 worker = 1
+firmware = "F1"
+wwn = "0x5000c500a1b2c3d4"
+offset = 1_048_576
+length = "3G"
+allow = ["02:00:00:00:00:01", "020000000002"]
+reserved-answer = "ata"
+rivals = "alarm"
+buffers = 16
 [[slot]]
 address = "7.9"
 path = "/a"
@@ -419,6 +462,13 @@ huge-pages = "require"
         assert_eq!(slot.model.unwrap().to_string(), "disk of mine");
         assert_eq!((slot.vlan, slot.config_string.as_slice()), (12, "für uns".as_bytes()));
         assert_eq!(slot.worker, Some(1));
+        assert_eq!(slot.firmware.unwrap().to_string(), "F1");
+        assert_eq!(slot.wwn, Some(0x5000_c500_a1b2_c3d4));
+        assert_eq!((slot.offset, slot.length), (1 << 20, Some(3 << 30)));
+        assert_eq!(slot.end(), (1 << 20) + (3 << 30));
+        assert_eq!(slot.allow, [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])]);
+        assert_eq!((slot.reserved_answer, slot.rivals), (ReservedAnswer::Ata, Rivals::Alarm));
+        assert_eq!(slot.buffers, Some(16));
         assert_eq!(config.workers.count, Some(2));
         assert_eq!(config.workers.cores, Cores::These(vec![0, 1, 3]));
         assert_eq!(config.workers.spin_us, Some(50));
@@ -478,7 +528,7 @@ frames-per-queue = 1
             "12:1: error: slot[0].readonly: there is no such key in [[slot]]; did you mean read-only?",
             "14:11: error: slot[1].address: Linux ignores shelf 4095; use a shelf from 0 to 65534 other than 4095",
             "15:8: error: slot[1].path: /dev/sdb is served by another slot already (line 11); serve each backing \
-             once",
+             once, or parts of it (offset, length) that do not overlap",
             "16:10: error: slot[1].serial: it has 21 characters; use 1 to 20 printable ASCII characters",
             "17:14: error: slot[1].write-back: it is of type string; write true or false, without quotes",
             "18:1: error: slot[2].address: it is missing; add address = \"7.0\"",
@@ -511,6 +561,72 @@ frames-per-queue = 1
         );
         assert!(got[1].starts_with("x.toml:10:10: error: slot[1].serial: serial A belongs"));
         assert!(got[2].starts_with("x.toml:16:10: error: slot[2].worker: there is no worker 1"));
+    }
+
+    #[test]
+    fn mistakes_in_options_of_slots_are_reported() {
+        let got = lines(&format!(
+            "{GOOD}firmware = \"123456789\"\nwwn = 5\noffset = \"1X\"\nlength = 0\nallow = \"02:00:00:00:00:01\"\n\
+             reserved-answer = \"scsi\"\nrivals = \"alarms\"\nbuffers = 1\n[[slot]]\naddress = \"7.1\"\n\
+             path = \"/dev/sdc\"\nwwn = \"none\"\noffset = 100\nlength = true\n\
+             allow = [\"02:00:00:00:00:01\", \"02-00-00-00-00-01\"]\n[[slot]]\naddress = \"7.2\"\n\
+             path = \"/dev/sdd\"\nwwn = \"none\"\nallow = [\"ff:ff:ff:ff:ff:ff\"]\n[[slot]]\n\
+             address = \"7.3\"\npath = \"/dev/sde\"\nallow = [1]\n"
+        ));
+        let want = [
+            "6:12: error: slot[0].firmware: it has 9 characters; use 1 to 8 printable ASCII characters",
+            "7:7: error: slot[0].wwn: it is of type integer; write text in quotes",
+            "8:10: error: slot[0].offset: '1X' is no number of bytes; write bytes as ",
+            "9:10: error: slot[0].length: it is 0; leave it out to serve all behind the offset",
+            "10:9: error: slot[0].allow: it is of type string; write a list of MAC addresses in quotes",
+            "11:19: error: slot[0].reserved-answer: 'scsi' is not known here; use one of \"aoe\", \"ata\"",
+            "12:10: error: slot[0].rivals: 'alarms' is not known here; did you mean \"alarm\"?",
+            "13:11: error: slot[0].buffers: 1 is out of range; use 2 to 1024",
+            "18:10: error: slot[1].offset: 100 is no multiple of 512 bytes; use 0 or 512",
+            "19:10: error: slot[1].length: it is of type boolean; write a number of bytes, or text such as \"1G\"",
+            "20:9: error: slot[1].allow: 02:00:00:00:00:01 is named twice; name each host once",
+            "25:9: error: slot[2].allow: 'ff:ff:ff:ff:ff:ff' is the address of a group of hosts; name each host",
+            "29:9: error: slot[3].allow: it is of type array; write a list of MAC addresses in quotes",
+        ];
+        for (got, want) in got.iter().zip(want) {
+            assert!(got.starts_with(&format!("x.toml:{want}")), "{got}\n{want}");
+        }
+        assert_eq!(got.len(), want.len(), "{got:#?}");
+    }
+
+    #[test]
+    fn slots_share_a_backing_only_in_parts_that_do_not_overlap() {
+        let part =
+            |n: u8, window: &str| format!("[[slot]]\naddress = \"7.{n}\"\npath = \"/dev/sdb\"\n{window}\n");
+        let interface = "[[interface]]\nname = \"eth1\"\n";
+        let (first, second, rest) =
+            ("length = \"1G\"", "offset = \"1G\"\nlength = \"1G\"", "offset = \"2G\"");
+        let good = [part(2, rest), part(0, first), part(1, second)].concat();
+        assert_eq!(lines(&format!("{interface}{good}")), Vec::<String>::new());
+        // Each of them meets the last sector of one before it.
+        for (window, line) in [("offset = \"2097151s\"\nlength = 512", 9), ("offset = \"2T\"", 5), ("", 5)] {
+            let got = lines(&format!("{interface}{good}{}", part(3, window)));
+            assert_eq!(got.len(), 1, "{got:?}");
+            let want = format!(
+                "x.toml:18:8: error: slot[3].path: /dev/sdb is served by another slot already (line {line});"
+            );
+            assert!(got[0].starts_with(&want), "{got:?}\n{want}");
+        }
+    }
+
+    #[test]
+    fn equal_world_wide_names_are_refused_but_several_may_have_none() {
+        let slots = |a: &str, b: &str| {
+            lines(&format!(
+                "{GOOD}wwn = \"{a}\"\n[[slot]]\naddress = \"7.1\"\npath = \"/c\"\nwwn = \"{b}\"\n"
+            ))
+        };
+        assert_eq!(slots("none", "none"), Vec::<String>::new());
+        let got = slots("3000000000000abc", "0x3000000000000ABC");
+        assert_eq!(got.len(), 1);
+        assert!(
+            got[0].starts_with("x.toml:10:7: error: slot[1].wwn: WWN 3000000000000abc belongs to another")
+        );
     }
 
     #[test]

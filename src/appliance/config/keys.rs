@@ -88,7 +88,22 @@ pub const SLOT: Table = Table {
             name: "path",
             values: "absolute path of a block device or regular file",
             default: "none: it must be given",
-            text: "What is served. Its size must be a multiple of 512 bytes and not 0. One backing serves one slot.",
+            text: "What is served. Its size must be a multiple of 512 bytes and not 0. Two slots may name one backing \
+                   only with offset and length that do not overlap.",
+        },
+        Key {
+            name: "offset",
+            values: "bytes, or text as \"1G\" (K, M, G, T: powers of 1024) or \"2048s\" (sectors of 512 bytes)",
+            default: "0",
+            text: "The first byte of the backing that is served; a multiple of 512. Hosts see it as sector 0. A \
+                   multiple of the physical block, mostly 4096, keeps writes fast.",
+        },
+        Key {
+            name: "length",
+            values: "as offset",
+            default: "all behind offset",
+            text: "How much of the backing is served; a multiple of 512 and not 0. A backing that is shorter stops \
+                   the start. Without it the slot grows with its backing.",
         },
         Key {
             name: "read-only",
@@ -117,6 +132,26 @@ pub const SLOT: Table = Table {
             text: "Model name in IDENTIFY.",
         },
         Key {
+            name: "firmware",
+            values: "1 to 8 printable ASCII characters, no space at either end",
+            default: "the version of xshelf",
+            text: "Firmware revision in IDENTIFY. Give one to keep it through updates of xshelf.",
+        },
+        Key {
+            name: "wwn",
+            values: "16 hexadecimal digits in quotes, \"0x\" before them if you like, or \"none\"",
+            default: "made of the serial number, the same in every version: it begins with 3 (locally assigned)",
+            text: "World wide name in IDENTIFY: multipath takes equal ones for the same disk, so the same one on two \
+                   slots is refused. \"none\" tells hosts that the disk has no such name.",
+        },
+        Key {
+            name: "buffers",
+            values: "2 to 1024",
+            default: "64",
+            text: "Requests the slot says it can queue; a Linux host keeps no more in flight. Fewer tame a host that \
+                   floods others; more than fit are dropped, and repeated by the host.",
+        },
+        Key {
             name: "vlan",
             values: "0 to 4094",
             default: "0: untagged",
@@ -128,6 +163,29 @@ pub const SLOT: Table = Table {
             values: "text of at most 1024 bytes",
             default: "empty",
             text: "What the slot answers to a query of its config string, a label for people and host software.",
+        },
+        Key {
+            name: "allow",
+            values: "list of MAC addresses: [\"02:00:00:00:00:01\", \"02-00-00-00-00-02\", \"020000000003\"]",
+            default: "empty: everybody",
+            text: "The hosts that may talk to the slot, at most 255; it is silent to all others. Hosts can set such a \
+                   list themselves (MAC mask). It can only narrow this one, never widen it: a host has to be on \
+                   both, as far as each is not empty. Addresses can be forged: this guards against mistakes.",
+        },
+        Key {
+            name: "reserved-answer",
+            values: "\"aoe\" or \"ata\"",
+            default: "\"aoe\"",
+            text: "What a host hears whose command a reservation of others forbids. aoe is the protocol's own error \
+                   6, on which Linux hangs for 180 s; ata is an I/O error at once.",
+        },
+        Key {
+            name: "rivals",
+            values: "\"refuse\" or \"alarm\"",
+            default: "\"refuse\"",
+            text: "When another target on the wire answers for this address, hosts take the two for one disk and \
+                   destroy both. refuse does not begin to serve the slot; alarm serves it all the same. Either way \
+                   the log says so, also when it happens later.",
         },
         Key {
             name: "worker",
@@ -256,9 +314,16 @@ pub const RUNS_PER_WORKER: std::ops::RangeInclusive<u32> = 1..=65_536;
 pub const WORKER_COUNT: std::ops::RangeInclusive<u16> = 1..=256;
 /// Longest spin, in microseconds.
 pub const SPIN_US: std::ops::RangeInclusive<u16> = 0..=1000;
+/// Fewest and most `buffers`: Linux attaches to no target with less than 2, and a worker holds no more at once.
+pub const BUFFERS: std::ops::RangeInclusive<u16> = 2..=1024;
+/// Most bytes of `offset` and of `length`: what LBA48 can address.
+pub const MAX_BYTES: u64 = (1 << 48) * limits::SECTOR as u64;
 /// Highest CPU number that the kernel's affinity masks of this program can name.
 pub const CPUS: std::ops::RangeInclusive<u16> = 0..=1023;
 
+const _: () = assert!(limits::BUFFER_COUNT == 64, "the default quoted above");
+const _: () = assert!(*BUFFERS.end() as usize == limits::REQUESTS);
+const _: () = assert!(limits::MAC_LIST == 255, "the number quoted above");
 const _: () = assert!(limits::RECEIVE_CHUNKS == 8192 && limits::RUNS == 2048, "the defaults quoted above");
 
 #[cfg(test)]
@@ -289,6 +354,7 @@ mod tests {
             *RUNS_PER_WORKER.end(),
             u32::from(*WORKER_COUNT.end()),
             u32::from(*SPIN_US.end()),
+            u32::from(*BUFFERS.end()),
         ] {
             assert!(text.contains(&number.to_string()), "{number}");
         }

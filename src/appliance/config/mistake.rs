@@ -30,6 +30,14 @@ impl Place {
             Self::Argument(_) => None,
         }
     }
+
+    /// The place as another place of the same configuration mentions it.
+    pub(super) fn brief(&self) -> String {
+        match self.line() {
+            Some(line) => format!("line {line}"),
+            None => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Place {

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub struct Config {
     /// Where to serve; not empty, each name once.
     pub interfaces: Vec<Interface>,
-    /// What to serve; not empty, by ascending address, each address and each path once.
+    /// What to serve; not empty, by ascending address, each address once. No two slots share a byte of one path.
     pub slots: Vec<Slot>,
     /// The threads.
     pub workers: Workers,
@@ -88,17 +88,18 @@ pub struct Slot {
     pub firmware: Option<AtaText<8>>,
     /// World wide name in IDENTIFY, if one was given; 0 for none.
     pub wwn: Option<u64>,
-    /// First byte of the backing that is served; a multiple of 512.
+    /// First byte of the backing that is served; a multiple of 512, at most [`keys::MAX_BYTES`].
     pub offset: u64,
-    /// Bytes that are served, a multiple of 512; `None` for all behind `offset`.
+    /// Bytes that are served, a multiple of 512, 512 to [`keys::MAX_BYTES`]; `None` for all behind `offset`.
     pub length: Option<u64>,
-    /// Who may talk to it; empty for everybody. Each once.
+    /// Who may talk to it; empty for everybody. Each once, at most [`limits::MAC_LIST`]. Hosts can narrow it by the
+    /// mask they set on the wire, and cannot widen it.
     pub allow: Vec<Mac>,
     /// What a command is answered with that a reservation forbids.
     pub reserved_answer: ReservedAnswer,
     /// What to do when another target claims its address.
     pub rivals: Rivals,
-    /// Requests it says it can queue, if that was given; at least 2.
+    /// Requests it says it can queue, if that was given; within [`keys::BUFFERS`].
     pub buffers: Option<u16>,
     /// Where its path was configured.
     pub place: Place,
@@ -168,6 +169,19 @@ pub enum HugePages {
     Try,
     /// Or not at all.
     Require,
+}
+
+impl Slot {
+    /// Where what is served ends in the backing; `u64::MAX` when it is served to its end.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        window_end(self.offset, self.length)
+    }
+}
+
+/// Where a part of a backing ends.
+fn window_end(offset: u64, length: Option<u64>) -> u64 {
+    length.map_or(u64::MAX, |length| offset.saturating_add(length))
 }
 
 impl Config {

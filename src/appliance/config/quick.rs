@@ -39,9 +39,25 @@ pub struct Quick {
     pub state_dir: Option<PathBuf>,
 }
 
-/// The options of a slot, for help and for suggestions.
-const OPTIONS: [&str; 8] =
-    ["ro", "read-only", "write-back", "serial", "model", "vlan", "config-string", "worker"];
+/// The options of a slot that stand alone, for suggestions.
+const FLAGS: [&str; 3] = ["ro", "read-only", "write-back"];
+/// The options of a slot that take a value.
+const VALUES: [&str; 14] = [
+    "serial",
+    "model",
+    "firmware",
+    "wwn",
+    "offset",
+    "length",
+    "vlan",
+    "mask",
+    "allow",
+    "config-string",
+    "reserved-answer",
+    "rivals",
+    "buffers",
+    "worker",
+];
 
 /// Reads it; see [`Config::from_arguments`].
 pub(super) fn read(quick: &Quick) -> (Option<Config>, Mistakes) {
@@ -185,7 +201,11 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
             Some((name, value)) => (name, Some(value)),
             None => (part.as_str(), None),
         };
-        let name = if name == "ro" { "read-only" } else { name };
+        let name = match name {
+            "ro" => "read-only",
+            "mask" => "allow",
+            other => other,
+        };
         if seen.iter().any(|s| s == name) {
             let wrong = Wrong::new(format!("option {name} is given twice"), "give it once");
             mistakes.error(Some(place), "", wrong);
@@ -209,6 +229,22 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
                 number(v).and_then(|n| rules::within(n, &rules::VLANS)).map(|vlan| slot.vlan = vlan)
             }
             ("config-string", Some(v)) => rules::config_string(v).map(|text| slot.config_string = text),
+            ("firmware", Some(v)) => rules::identify_text(v).map(|text| slot.firmware = Some(text)),
+            ("wwn", Some(v)) => rules::wwn(v).map(|wwn| {
+                slot.wwn = Some(Given { value: wwn, key: String::new(), place: place.clone() });
+            }),
+            ("offset", Some(v)) => rules::bytes(v).and_then(rules::offset).map(|bytes| slot.offset = bytes),
+            ("length", Some(v)) => {
+                rules::bytes(v).and_then(rules::length).map(|bytes| slot.length = Some(bytes))
+            }
+            ("allow", Some(v)) => rules::allow(v.split('+')).map(|list| slot.allow = list),
+            ("reserved-answer", Some(v)) => {
+                rules::word(v, &rules::RESERVED_ANSWERS).map(|answer| slot.reserved_answer = answer)
+            }
+            ("rivals", Some(v)) => rules::word(v, &rules::RIVALS).map(|rivals| slot.rivals = rivals),
+            ("buffers", Some(v)) => number(v)
+                .and_then(|n| rules::within(n, &keys::BUFFERS))
+                .map(|buffers| slot.buffers = Some(buffers)),
             ("worker", Some(v)) => number(v).and_then(|n| {
                 let n = rules::within(n, &(0..=keys::WORKER_COUNT.end() - 1))?;
                 slot.worker = Some(Given { value: n, key: String::new(), place: place.clone() });
@@ -217,13 +253,17 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
             ("read-only" | "write-back", Some(_)) => {
                 Err(Wrong::new(format!("{name} takes no value"), format!("write {name} alone")))
             }
-            ("serial" | "model" | "vlan" | "config-string" | "worker", None) => {
+            (name, None) if VALUES.contains(&name) => {
                 Err(Wrong::new(format!("{name} needs a value"), format!("write {name}=VALUE")))
             }
             _ => {
-                let remedy = match did_you_mean(name, OPTIONS) {
+                let options = || FLAGS.into_iter().chain(VALUES);
+                let remedy = match did_you_mean(name, options()) {
                     Some(near) => format!("did you mean {near}? A comma within a path is written ,,"),
-                    None => format!("use {}; a comma within a path is written ,,", OPTIONS.join(", ")),
+                    None => {
+                        let all: Vec<&str> = options().collect();
+                        format!("use {}; a comma within a path is written ,,", all.join(", "))
+                    }
                 };
                 Err(Wrong::new(format!("there is no option '{name}'"), remedy))
             }
@@ -241,6 +281,7 @@ fn slot(text: &OsStr, place: &Place, mistakes: &mut Mistakes) -> Result<DraftSlo
 mod tests {
     use super::super::Mode;
     use super::*;
+    use crate::protocol::Mac;
     use proptest::prelude::*;
 
     fn quick(slots: &[&str]) -> Quick {
@@ -286,6 +327,40 @@ mod tests {
     }
 
     #[test]
+    fn every_option_of_a_slot_is_read() {
+        let (config, mistakes) = read(&quick(&[
+            "7.0=/a,firmware=F1,wwn=0x5000c500a1b2c3d4,offset=2048s,length=1G,mask=02:00:00:00:00:01+0200.0000.0002,\
+             reserved-answer=ata,rivals=alarm,buffers=1024",
+            "7.1=/a,offset=2G,allow=020000000003,wwn=none",
+        ]));
+        assert_eq!(mistakes, Mistakes::default());
+        let slots = config.unwrap().slots;
+        let slot = &slots[0];
+        assert_eq!(slot.firmware.unwrap().to_string(), "F1");
+        assert_eq!(slot.wwn, Some(0x5000_c500_a1b2_c3d4));
+        assert_eq!((slot.offset, slot.length), (1 << 20, Some(1 << 30)));
+        assert_eq!(slot.allow, [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])]);
+        assert_eq!((slot.reserved_answer, slot.rivals), (ReservedAnswer::Ata, Rivals::Alarm));
+        assert_eq!(slot.buffers, Some(1024));
+        assert_eq!((slots[1].offset, slots[1].length, slots[1].wwn), (2 << 30, None, Some(0)));
+        assert_eq!(slots[1].allow, [Mac([2, 0, 0, 0, 0, 3])]);
+        // What is listed for suggestions is what is read: alone, with a value, and nothing else.
+        for name in FLAGS {
+            assert_eq!(lines(&quick(&[&format!("7.0=/a,{name}")])), Vec::<String>::new());
+        }
+        for name in VALUES {
+            let got = lines(&quick(&[&format!("7.0=/a,{name}")]));
+            assert!(got.len() == 1 && got[0].contains(" needs a value"), "{got:?}");
+            let got = lines(&quick(&[&format!("7.0=/a,{name}=1")]));
+            assert!(got.iter().all(|l| !l.contains("no option")), "{got:?}");
+        }
+        let known: Vec<&str> = FLAGS.into_iter().chain(VALUES).collect();
+        for name in keys::SLOT.names().filter(|n| !["address", "path"].contains(n)) {
+            assert!(known.contains(&name), "the file has {name}");
+        }
+    }
+
+    #[test]
     fn commas_and_equals_in_paths_can_be_written() {
         let (config, mistakes) = read(&quick(&["7.0=/a=b/c,,d,,,ro", "7.1=,,,,x,model=a,,b"]));
         assert_eq!(mistakes, Mistakes::default());
@@ -323,6 +398,8 @@ mod tests {
             "7.4=d,worker=x",
             "7.5=e,model=ü",
             "7.5=f",
+            "7.6=g,mask=02:00:00:00:00:01,allow=020000000002",
+            "7.7=h,mask=01:00:00:00:00:01,offset=1,length=0,wwn=1,rivals=x,reserved-answer=x,buffers=0",
         ]);
         q.interfaces.push("eth1".into());
         q.mode = Some("fast".into());
@@ -346,6 +423,21 @@ mod tests {
             "argument '7.3=c,ro=1,ro': error: option read-only is given twice; give it once",
             "argument '7.4=d,worker=x': error: worker: 'x' is no whole number; write digits only",
             "argument '7.5=e,model=ü': error: model: 'ü' is not printable ASCII",
+            "argument '7.6=g,mask=02:00:00:00:00:01,allow=020000000002': error: option allow is given twice;",
+            "argument '7.7=h,mask=01:00:00:00:00:01,offset=1,length=0,wwn=1,rivals=x,reserved-answer=x,buffers=0': \
+             error: allow: '01:00:00:00:00:01' is the address of a group",
+            "argument '7.7=h,mask=01:00:00:00:00:01,offset=1,length=0,wwn=1,rivals=x,reserved-answer=x,buffers=0': \
+             error: offset: 1 is no multiple of 512 bytes; use 0 or 512",
+            "argument '7.7=h,mask=01:00:00:00:00:01,offset=1,length=0,wwn=1,rivals=x,reserved-answer=x,buffers=0': \
+             error: length: it is 0; leave it out",
+            "argument '7.7=h,mask=01:00:00:00:00:01,offset=1,length=0,wwn=1,rivals=x,reserved-answer=x,buffers=0': \
+             error: wwn: '1' is no world wide name; write 16",
+            "argument '7.7=h,mask=01:00:00:00:00:01,offset=1,length=0,wwn=1,rivals=x,reserved-answer=x,buffers=0': \
+             error: rivals: 'x' is not known here; use one of \"refuse\", \"alarm\"",
+            "argument '7.7=h,mask=01:00:00:00:00:01,offset=1,length=0,wwn=1,rivals=x,reserved-answer=x,buffers=0': \
+             error: reserved-answer: 'x' is not known here",
+            "argument '7.7=h,mask=01:00:00:00:00:01,offset=1,length=0,wwn=1,rivals=x,reserved-answer=x,buffers=0': \
+             error: buffers: 0 is out of range; use 2 to 1024",
             "argument '--interface eth1': error: eth1 was named before (argument '--interface eth1')",
             "argument '7.5=f': error: slot 7.5 was given before (argument '7.5=e,model=ü')",
             "argument '7.2=b,serial': error: b is served by another slot already (argument '7.1=b,readonly')",

@@ -5,7 +5,7 @@
 
 use super::keys;
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean};
-use super::{Config, Cores, HugePages, Interface, Memory, Mode, Queues, Rivals, Slot, Workers};
+use super::{Config, Cores, HugePages, Interface, Memory, Mode, Queues, Rivals, Slot, Workers, window_end};
 use crate::limits;
 use crate::protocol::{Address, Mac};
 use crate::shelf::{AtaText, ReservedAnswer};
@@ -43,13 +43,20 @@ pub(super) struct DraftSlot {
     pub config_string: Vec<u8>,
     pub worker: Option<Given<u16>>,
     pub firmware: Option<AtaText<8>>,
-    pub wwn: Option<u64>,
+    pub wwn: Option<Given<u64>>,
     pub offset: u64,
     pub length: Option<u64>,
     pub allow: Vec<Mac>,
     pub reserved_answer: ReservedAnswer,
     pub rivals: Rivals,
     pub buffers: Option<u16>,
+}
+
+impl DraftSlot {
+    /// Where what is served ends in the backing.
+    fn end(&self) -> u64 {
+        window_end(self.offset, self.length)
+    }
 }
 
 /// Everything that was read.
@@ -107,16 +114,34 @@ impl Draft {
         twice(addresses, mistakes, |address, first| {
             Wrong::new(format!("slot {address} was given before ({first})"), "give each slot its own address")
         });
-        let paths = self.slots.iter().filter_map(|s| s.path.as_ref());
-        twice(paths, mistakes, |path, first| {
-            let what = format!("{} is served by another slot already ({first})", path.display());
-            Wrong::new(what, "serve each backing once")
-        });
+        self.check_shared_paths(mistakes);
         let serials = self.slots.iter().filter_map(|s| s.serial.as_ref());
         twice(serials, mistakes, |serial, first| {
             let what = format!("serial {serial} belongs to another slot already ({first})");
             Wrong::new(what, "give each slot its own: multipath takes equal serials for one disk")
         });
+        let wwns = self.slots.iter().filter_map(|s| s.wwn.as_ref().filter(|wwn| wwn.value != 0));
+        twice(wwns, mistakes, |wwn, first| {
+            let what = format!("WWN {wwn:016x} belongs to another slot already ({first})");
+            Wrong::new(what, "give each slot its own: multipath takes equal names for one disk")
+        });
+    }
+
+    /// Several slots may serve parts of one backing, but none a byte of another's.
+    fn check_shared_paths(&self, mistakes: &mut Mistakes) {
+        let mut seen: HashMap<&Path, Vec<(&Given<PathBuf>, &DraftSlot)>> = HashMap::new();
+        for slot in &self.slots {
+            let Some(path) = &slot.path else { continue };
+            let others = seen.entry(&path.value).or_default();
+            let clash = others.iter().find(|(_, o)| slot.offset < o.end() && o.offset < slot.end());
+            if let Some((first, _)) = clash {
+                let name = path.value.display();
+                let what = format!("{name} is served by another slot already ({})", first.place.brief());
+                let remedy = "serve each backing once, or parts of it (offset, length) that do not overlap";
+                mistakes.error(Some(&path.place), &path.key, Wrong::new(what, remedy));
+            }
+            others.push((path, slot));
+        }
     }
 
     fn check_workers(&self, mistakes: &mut Mistakes) {
@@ -160,7 +185,7 @@ impl Draft {
                 config_string: s.config_string,
                 worker: s.worker.map(|w| w.value),
                 firmware: s.firmware,
-                wwn: s.wwn,
+                wwn: s.wwn.map(|w| w.value),
                 offset: s.offset,
                 length: s.length,
                 allow: s.allow,
@@ -196,11 +221,7 @@ fn twice<'a, T: Eq + Hash + 'a>(
     let mut seen: HashMap<&T, &Given<T>> = HashMap::new();
     for one in given {
         if let Some(first) = seen.get(&one.value) {
-            let at = match first.place.line() {
-                Some(line) => format!("line {line}"),
-                None => first.place.to_string(),
-            };
-            mistakes.error(Some(&one.place), &one.key, say(&one.value, &at));
+            mistakes.error(Some(&one.place), &one.key, say(&one.value, &first.place.brief()));
         } else {
             seen.insert(&one.value, one);
         }
@@ -275,6 +296,114 @@ pub(super) fn config_string(text: &str) -> Result<Vec<u8>, Wrong> {
     }
     Ok(text.as_bytes().to_vec())
 }
+
+/// A world wide name; 0 for none.
+pub(super) fn wwn(text: &str) -> Result<u64, Wrong> {
+    let remedy = "write 16 hexadecimal digits, or none";
+    if text == "none" {
+        return Ok(0);
+    }
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    if digits.len() != 16 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Wrong::new(format!("'{}' is no world wide name", text.escape_debug()), remedy));
+    }
+    match u64::from_str_radix(digits, 16) {
+        Ok(0) | Err(_) => Err(Wrong::new("it is all zeroes, which means that there is none", remedy)),
+        Ok(wwn) => Ok(wwn),
+    }
+}
+
+/// Bytes, as text: `1G`, `2048s`, `512`.
+pub(super) fn bytes(text: &str) -> Result<i128, Wrong> {
+    let wrong = || {
+        Wrong::new(
+            format!("'{}' is no number of bytes", text.escape_debug()),
+            "write bytes as 4096, 64K, 1G or 2T (powers of 1024), or sectors of 512 bytes as 2048s",
+        )
+    };
+    let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: i128 = match &text[number.len()..] {
+        "" => 1,
+        "s" => limits::SECTOR as i128,
+        "K" | "k" => 1 << 10,
+        "M" | "m" => 1 << 20,
+        "G" | "g" => 1 << 30,
+        "T" | "t" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    if !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: i128 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).ok_or_else(wrong)
+}
+
+/// Where a slot begins in its backing, in bytes.
+pub(super) fn offset(bytes: i128) -> Result<u64, Wrong> {
+    let bytes = within(bytes, &(0..=keys::MAX_BYTES))?;
+    let below = bytes - bytes % SECTOR;
+    if below != bytes {
+        let remedy = format!("use {below} or {}", below + SECTOR);
+        return Err(Wrong::new(format!("{bytes} is no multiple of {SECTOR} bytes"), remedy));
+    }
+    Ok(bytes)
+}
+
+/// How much of its backing a slot serves, in bytes.
+pub(super) fn length(bytes: i128) -> Result<u64, Wrong> {
+    if bytes == 0 {
+        return Err(Wrong::new("it is 0", "leave it out to serve all behind the offset"));
+    }
+    offset(bytes)
+}
+
+const SECTOR: u64 = limits::SECTOR as u64;
+
+/// The address of one host, in any usual spelling.
+pub(super) fn mac(text: &str) -> Result<Mac, Wrong> {
+    let wrong = |what: &str, remedy: &str| Wrong::new(format!("'{}' {what}", text.escape_debug()), remedy);
+    // vblade takes digits without colons; switches print three groups of four.
+    let plain: String = text.chars().filter(|c| *c != '.').collect();
+    let parsed = if plain.len() == 12 && plain.is_ascii() {
+        let pairs: Vec<&str> = (0..6).map(|i| &plain[2 * i..2 * i + 2]).collect();
+        pairs.join(":").parse()
+    } else {
+        text.parse()
+    };
+    let mac: Mac =
+        parsed.map_err(|_| wrong("is no MAC address", "write it as 02:00:00:00:00:01 or 020000000001"))?;
+    if mac.is_group() {
+        return Err(wrong("is the address of a group of hosts", "name each host by its own address"));
+    }
+    if mac == Mac::default() {
+        return Err(wrong("is nobody's address", "name hosts by what `ip link` shows on them"));
+    }
+    Ok(mac)
+}
+
+/// A list of hosts, each once.
+pub(super) fn allow<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Mac>, Wrong> {
+    let mut list = Vec::new();
+    for text in texts {
+        let mac = mac(text)?;
+        if list.contains(&mac) {
+            return Err(Wrong::new(format!("{mac} is named twice"), "name each host once"));
+        }
+        list.push(mac);
+    }
+    if list.len() > limits::MAC_LIST {
+        let what = format!("it names {} hosts", list.len());
+        return Err(Wrong::new(what, format!("name at most {}", limits::MAC_LIST)));
+    }
+    Ok(list)
+}
+
+/// The words for [`ReservedAnswer`].
+pub(super) const RESERVED_ANSWERS: [(&str, ReservedAnswer); 2] =
+    [("aoe", ReservedAnswer::Aoe), ("ata", ReservedAnswer::Ata)];
+
+/// The words for [`Rivals`].
+pub(super) const RIVALS: [(&str, Rivals); 2] = [("refuse", Rivals::Refuse), ("alarm", Rivals::Alarm)];
 
 /// A path; in a file it has to be absolute.
 pub(super) fn absolute(path: &Path) -> Result<(), Wrong> {
@@ -393,6 +522,91 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_counted_in_powers_of_1024_or_in_sectors() {
+        for (text, want) in [
+            ("0", 0),
+            ("512", 512),
+            ("63s", 63 * 512),
+            ("4K", 4096),
+            ("1m", 1 << 20),
+            ("3G", 3 << 30),
+            ("2T", 2 << 40),
+        ] {
+            assert_eq!(bytes(text).and_then(offset), Ok(want), "{text}");
+        }
+        for bad in [
+            "",
+            "K",
+            "-1",
+            "+1",
+            "1.5G",
+            "1 G",
+            "1GB",
+            "1P",
+            "0x200",
+            "s",
+            "1S",
+            "١",
+            "9".repeat(40).as_str(),
+        ] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+        assert_eq!(offset(513).unwrap_err().remedy, "use 512 or 1024");
+        assert!(bytes("131072T").and_then(offset).is_ok() && bytes("131073T").and_then(offset).is_err());
+        assert!(length(0).unwrap_err().remedy.contains("leave it out"));
+        assert!(length(100).is_err() && offset(-512).is_err());
+        assert_eq!(length(512), Ok(512));
+    }
+
+    #[test]
+    fn world_wide_names_have_sixteen_digits() {
+        assert_eq!(wwn("none"), Ok(0));
+        assert_eq!(wwn("0x5000C500a1b2c3d4"), Ok(0x5000_c500_a1b2_c3d4));
+        assert_eq!(wwn("3000000000000001"), Ok(0x3000_0000_0000_0001));
+        for bad in [
+            "",
+            "0",
+            "None",
+            "0x",
+            "0000000000000000",
+            "300000000000001",
+            "30000000000000011",
+            "+300000000000001",
+        ] {
+            assert!(wwn(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_named_in_every_usual_way_and_once() {
+        let want = Mac([2, 0, 0, 0, 0, 0xa1]);
+        for good in ["02:00:00:00:00:a1", "02-00-00-00-00-A1", "0200000000A1", "0200.0000.00a1"] {
+            assert_eq!(mac(good), Ok(want), "{good}");
+        }
+        for (bad, says) in [
+            ("", "no MAC"),
+            ("02:00:00:00:00", "no MAC"),
+            ("02:00:00:00:00:g1", "no MAC"),
+            ("02000000000g", "no MAC"),
+            ("+2000000000a", "no MAC"),
+            ("ööööööööö", "no MAC"),
+            ("ff:ff:ff:ff:ff:ff", "group"),
+            ("010000000000", "group"),
+            ("00:00:00:00:00:00", "nobody"),
+        ] {
+            assert!(mac(bad).unwrap_err().what.contains(says), "{bad}");
+        }
+        assert_eq!(allow(["02:00:00:00:00:a1", "020000000001"]).unwrap().len(), 2);
+        assert_eq!(
+            allow(["02:00:00:00:00:a1", "0200000000A1"]).unwrap_err().what,
+            "02:00:00:00:00:a1 is named twice"
+        );
+        let many: Vec<String> = (0..256).map(|i| format!("0200000000{i:02x}")).collect();
+        assert!(allow(many.iter().map(String::as_str)).unwrap_err().what.contains("256 hosts"));
+        assert_eq!(allow(many[1..].iter().map(String::as_str)).unwrap().len(), 255);
+    }
+
+    #[test]
     fn interface_names_are_those_of_the_kernel() {
         for good in ["eth0", "enp3s0f1np1", "a", "x.100", "123456789012345"] {
             assert!(interface_name(good).is_ok(), "{good}");
@@ -420,6 +634,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_value_panics(text in "\\PC{0,20}|[0-9a-fx:.-]{10,20}|[0-9]{1,40}[sKMGT]?") {
+            let _ = (mac(&text), wwn(&text), bytes(&text).and_then(length));
+        }
+
         #[test]
         fn an_accepted_address_is_one_that_the_protocol_accepts(text in "[0-9.]{0,12}") {
             if let Ok(ours) = address(&text) {

@@ -35,9 +35,16 @@ Examples:
 A slot is SHELF.SLOT=PATH[,OPTION]... with these options:
   ro, read-only        refuse writes
   write-back           acknowledge writes before they are durable; a power failure loses them
-  serial=, model=      what IDENTIFY says: up to 20 and 40 printable ASCII characters
+  serial=, model=, firmware=
+                       what IDENTIFY says: up to 20, 40 and 8 printable ASCII characters
+  wwn=HEX              world wide name, 16 digits, or none [default: made of the serial]
+  offset=, length=     serve a part: bytes, or 64K, 1G, 2T, or sectors as 2048s
   vlan=N               answer on this VLAN only (0: untagged)
+  mask=MAC+MAC...      answer these hosts only; also written allow=
   config-string=TEXT   what the slot answers to a query of its config string
+  reserved-answer=     what a host hears that a reservation shuts out: aoe (error 6) or ata (41/04)
+  rivals=              when another target has the same address: refuse to serve it, or alarm only
+  buffers=N            requests the slot says it can queue, 2 to 1024 [default: 64]
   worker=N             the worker that owns the slot
 A comma within a path or a value is written twice: 7.0=/srv/a,,b.img is /srv/a,b.img.
 An equals sign needs nothing.

@@ -168,7 +168,7 @@ fn describe(slot: &Slot, device: Device) -> Result<OpenSlot, SlotError> {
             Some(firmware) => firmware,
             None => FIRMWARE.parse::<AtaText<8>>().map_err(|_| text(FIRMWARE))?,
         },
-        wwn: slot.wwn.unwrap_or(0),
+        wwn: slot.wwn.unwrap_or_else(|| wwn(&serial)),
         buffers: slot.buffers.unwrap_or(limits::BUFFER_COUNT),
         allow: slot.allow.clone(),
         reserved_answer: slot.reserved_answer,
@@ -176,6 +176,16 @@ fn describe(slot: &Slot, device: Device) -> Result<OpenSlot, SlotError> {
         ..SlotFacts::new(address, device.size() / SECTOR as u64)
     };
     Ok(OpenSlot { facts, worker: slot.worker, device })
+}
+
+/// The world wide name of a slot that was given none: NAA 3, "locally assigned" (SPC-4, 7.8.6.6), and 60 bits of
+/// the serial number's FNV-1a hash, its upper four folded into the lower ones. Hosts find their disks by it, so it has
+/// to be the same in every version.
+fn wwn(serial: &AtaText<20>) -> u64 {
+    let hash = serial.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    3 << 60 | ((hash >> 60 ^ hash) & ((1 << 60) - 1))
 }
 
 /// Model of a slot that has none of its own.
@@ -221,6 +231,33 @@ mod tests {
         assert_eq!((facts.sectors, facts.vlan, facts.read_only), (1, 5, true));
         assert_eq!((facts.serial.to_string().as_str(), facts.model.to_string().as_str()), ("S", "M"));
         assert_eq!(open[1].worker, Some(1));
+    }
+
+    #[test]
+    fn a_world_wide_name_follows_from_the_serial_and_never_changes() {
+        let of = |serial: &str| wwn(&serial.parse().unwrap());
+        // Hosts have these in their tables: a change here breaks their multipath and mounts.
+        assert_eq!(of("XS0123456789ABCDEF"), 0x3484_1b61_ec60_1b00);
+        assert_eq!(of("A"), 0x3f63_fc4c_8602_22e6);
+        let all: Vec<u64> = (0..1000).map(|i| of(&format!("S{i}"))).collect();
+        for (i, name) in all.iter().enumerate() {
+            assert_eq!(name >> 60, 3);
+            assert!(!all[..i].contains(name));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let a = image(dir.path(), "a", 512);
+        let facts = |options: &str| {
+            open(&slots(&[format!("7.0={a}{options}")]), &DirectKeeper).unwrap().remove(0).facts
+        };
+        assert_eq!(facts(",serial=A").wwn, of("A"));
+        assert_eq!(facts("").wwn, of(&facts("").serial.to_string()));
+        assert_eq!(facts(",wwn=none").wwn, 0);
+        let facts = facts(",wwn=5000000000000001,firmware=F,buffers=3,mask=020000000001,reserved-answer=ata");
+        assert_eq!(
+            (facts.wwn, facts.firmware.to_string().as_str(), facts.buffers),
+            (0x5000_0000_0000_0001, "F", 3)
+        );
+        assert_eq!((facts.allow.len(), facts.reserved_answer), (1, crate::shelf::ReservedAnswer::Ata));
     }
 
     #[test]
