@@ -7,18 +7,18 @@ set -uo pipefail
 # shellcheck source=targets/xshelf.sh
 . "$VM_PROFILE"
 
-image() { awk -v s="$1" '$2 == s { print $3 }' "$VM_STATE/exports"; }
+image() { awk -v s="$1" '$1 "." $2 == s || $2 == s { print $3; exit }' "$VM_STATE"/exports*; } # SLOT or SHELF.SLOT
 sw() { ip netns exec "$VM_SWITCH_NS" "$@"; }
 call=$1
 shift
 case $call in
 ping) echo pong ;;
-target-stop) target_stop "${1:-TERM}" ;;
-target-start) vm_target_up ;;
-target-restart) # [SECONDS DOWN] [SIGNAL]
-    target_stop "${2:-KILL}" || exit 1
+target-stop) VM_INSTANCE=${2:-} target_stop "${1:-TERM}" ;; # [SIGNAL] [INSTANCE]
+target-start) vm_target_up "$@" ;; # [INSTANCE]
+target-restart) # [SECONDS DOWN] [SIGNAL] [INSTANCE]
+    VM_INSTANCE=${3:-} target_stop "${2:-KILL}" || exit 1
     sleep "${1:-1}"
-    vm_target_up
+    vm_target_up ${3:+"$3"}
     ;;
 target-alive) vm_alive ;;
 has) [[ " $(target_features) " == *" $1 "* ]] ;;

@@ -9,7 +9,7 @@ VM_START_GUARD=90 VM_STOP_GUARD=60
 vm_spawn() { # [--notify] ID COMMAND...: start a daemon of the target in its namespace
     local notify=() id fault
     [[ $1 == --notify ]] && { notify=(--notify "$VM_START_GUARD"); shift; }
-    id=$1
+    id=$1${VM_INSTANCE:+@$VM_INSTANCE}
     shift
     mkdir -p "$VM_STATE/pids" "$VM_STATE/status"
     rm -f "$VM_STATE/status/$id"
@@ -32,14 +32,14 @@ vm_gone() { # ID PID SECONDS
     return 1
 }
 
-# End all that vm_spawn started.  Prints what went wrong, and fails, when one did not end by
+# End all that vm_spawn started (all of VM_INSTANCE, where that is set).  Prints what went wrong, and fails, when one did not end by
 # itself, or after TERM with a status other than the profile's VM_TERM_STATUS.
 vm_stop_all() { # SIGNAL
     local p id pid rc=0 status
-    for p in "$VM_STATE"/pids/*; do
+    for p in "$VM_STATE"/pids/*${VM_INSTANCE:+@$VM_INSTANCE}; do
         [[ -e $p ]] && kill -"$1" "$(<"$p")" 2>/dev/null
     done
-    for p in "$VM_STATE"/pids/*; do
+    for p in "$VM_STATE"/pids/*${VM_INSTANCE:+@$VM_INSTANCE}; do
         [[ -e $p ]] || continue
         id=${p##*/} pid=$(<"$p")
         if ! vm_gone "$id" "$pid" "$VM_STOP_GUARD"; then
@@ -59,9 +59,9 @@ vm_stop_all() { # SIGNAL
     return $rc
 }
 
-vm_alive() { # every daemon that was started still runs
+vm_alive() { # every daemon that was started still runs (of VM_INSTANCE, where that is set)
     local p
-    for p in "$VM_STATE"/pids/*; do
+    for p in "$VM_STATE"/pids/*${VM_INSTANCE:+@$VM_INSTANCE}; do
         [[ -e $p ]] || continue
         kill -0 "$(<"$p")" 2>/dev/null && continue
         p=${p##*/}
@@ -71,12 +71,24 @@ vm_alive() { # every daemon that was started still runs
     done
 }
 
-vm_target_up() { # start everything in $VM_STATE/exports
+# A case with "#: targets N" has so many targets, each with an interface of its own: target N
+# serves what $VM_STATE/exports@N lists, on tgtN, and VM_INSTANCE says which is meant (empty: all).
+vm_target_up() { # [INSTANCE]: start everything in $VM_STATE/exports, or exports@*
+    local f n
+    [[ -e $VM_STATE/exports ]] && { vm_target_up_one "$VM_STATE/exports"; return; }
+    for f in "$VM_STATE"/exports@*; do
+        n=${f##*@}
+        [[ ${1:-$n} == "$n" ]] || continue
+        VM_INSTANCE=$n VM_TARGET_IFS=tgt$n vm_target_up_one "$f" || return $?
+    done
+}
+
+vm_target_up_one() { # EXPORTS
     local shelf slot image opts
     while read -r shelf slot image opts; do
         # shellcheck disable=SC2086  # options are words
         target_start "$shelf" "$slot" "$image" $opts || return $?
-    done <"$VM_STATE/exports"
+    done <"$1"
     if declare -F target_commit >/dev/null; then target_commit || return $?; fi
     # A target that cannot tell when it is ready is given a moment.
     sleep "${VM_TARGET_SETTLE:-0.3}"

@@ -11,7 +11,8 @@
 # J modulo the number of ports, so "--ports 2 --taps 2" gives two disjoint
 # paths and "--taps 2" two initiator ports (or an initiator's and an
 # appliance's) on one segment.
-# Nothing outside these two namespaces is touched.
+# A case that runs on this machine may make NAME-ini, for an initiator; it goes with the others.
+# Nothing outside these namespaces is touched.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -49,7 +50,7 @@ namespace() {
 }
 down() {
     local n p
-    for n in "$SW" "$TGT"; do
+    for n in "$SW" "$TGT" "$NAME-ini"; do
         [[ -e /run/netns/$n ]] || continue
         # Deleting a namespace deletes its links, once nothing runs in it; what still
         # does was started by the test, for nobody else knows these namespaces.

@@ -88,7 +88,9 @@ VMQ=${TARGET_TAP_QUEUES:-0}
 NEED=(host rootfs "$KERNEL" accel)
 [[ $TARGET == *vblade* || $VM_TARGET_CMD == *vblade* ]] && NEED+=(vblade)
 ((VMQ)) && NEED+=(new)
-[[ " ${CASES[*]##*/}" == *" 20-"* ]] && NEED+=(stock boot)
+for f in "${CASES[@]}"; do
+    for p in $(vm_header "$f" part); do [[ " ${NEED[*]} " == *" $p "* ]] || NEED+=("$p"); done
+done
 if ! MISSING=$("$VM_DIR/setup.sh" --check "${NEED[@]}"); then
     vm_log "$VM_CACHE lacks: $MISSING; running setup.sh for them (once, a minute or so, up to 400 MB of downloads)"
     SETUP=$("$VM_DIR/setup.sh" "${NEED[@]}" 2>&1)
@@ -148,14 +150,14 @@ run() { # COMMAND...
 }
 
 run_case() { # FILE: sets RESULT and DETAIL
-    local f=$1 name log slots size mtu nics ports queues timeout shelf kind i opts o need rc
+    local f=$1 name log slots size mtu nics ports queues targets timeout shelf kind i n j opts o need image exports=() rc
     name=$(basename "$f" .sh)
     log=$RESULTS/$name
     rm -rf "$log"
     mkdir -p "$log"
     slots=$(vm_header "$f" slots) size=$(vm_header "$f" size) mtu=$(vm_header "$f" mtu)
     nics=$(vm_header "$f" nics) ports=$(vm_header "$f" ports) queues=$(vm_header "$f" queues)
-    timeout=$(vm_header "$f" timeout) shelf=$(vm_header "$f" shelf) kind=$(vm_header "$f" kind)
+    targets=$(vm_header "$f" targets) timeout=$(vm_header "$f" timeout) shelf=$(vm_header "$f" shelf) kind=$(vm_header "$f" kind)
     # A guard against a hang, no measure of speed: far above what a busy machine needs.
     timeout=${timeout:-600}
     RESULT=fail DETAIL=''
@@ -180,15 +182,22 @@ run_case() { # FILE: sets RESULT and DETAIL
     fi
     for ((i = 0; i < ${ports:-1}; i++)); do vm_target_mac "$i" >"$VM_STATE/mac$i"; done
     ((VMQ)) && vm_guest_mac 16 >"$VM_STATE/mac0"
-    : >"$VM_STATE/exports"
-    for ((i = 0; i < ${slots:-1}; i++)); do
-        truncate -s "$(vm_bytes "${size:-64M}")" "$VM_STATE/image$i"
-        # A case may want content on its image: "#: fill 4M" random bytes at the front.
-        o=$(vm_header "$f" fill)
-        [[ $o ]] && dd if=/dev/urandom of="$VM_STATE/image$i" bs=1M count="${o%M}" conv=notrunc status=none
+    # "INSTANCE SHELF SLOT": target N of several has a shelf of its own.
+    for ((n = 0; n < ${targets:-1}; n++)); do
+        for ((i = 0; i < ${slots:-1}; i++)); do exports+=("$n $((${shelf:-0} + n)) $i"); done
+    done
+    for o in $(vm_header "$f" also); do exports+=("0 ${o%.*} ${o#*.}"); done
+    for ((j = 0; j < ${#exports[@]}; j++)); do
+        read -r n o i <<<"${exports[$j]}"
+        image=$VM_STATE/image$j
+        opts=$(sed -n "s/^#: size-of ${i}[[:space:]]\{1,\}//p" "$f")
+        truncate -s "$(vm_bytes "${opts:-${size:-64M}}")" "$image" || { DETAIL="cannot make the image"; return; }
         opts=$(sed -n "s/^#: opts ${i}[[:space:]]\{1,\}//p" "$f" | tr '\n' ' ')
         opts=${opts//GUESTMAC/$(vm_guest_mac 0)}
-        echo "${shelf:-0} $i $VM_STATE/image$i $opts" >>"$VM_STATE/exports"
+        # A case may want content on its image: "#: fill 4M" random bytes at the front.
+        i=$(vm_header "$f" fill)
+        [[ $i ]] && dd if=/dev/urandom of="$image" bs=1M count="${i%M}" conv=notrunc status=none
+        echo "${exports[$j]#* } $image $opts" >>"$VM_STATE/exports${targets:+@$n}"
     done
     if [[ $kind == host ]]; then
         run timeout "$timeout" bash "$f" >"$log/out.log" 2>&1

@@ -10,6 +10,7 @@
 #   new      the newest cloud kernel, 6.13 or later, of the suites in $XSHELF_VM_SUITES
 #            (trixie-backports sid), read through an apt configuration of its own
 #   vblade   the reference target, unpacked, not installed
+#   aoetools the initiator's tools for cases that run on this machine, unpacked, not installed
 #   boot     disk image for the case that boots a machine over AoE
 #   accel    one trial start of a guest, where there is a /dev/kvm: is KVM fit for use?
 #
@@ -27,12 +28,12 @@ while (($#)); do
     --force) FORCE=1 ;;
     --check) CHECK=1 ;;
     -h | --help) vm_help; exit 0 ;;
-    host | rootfs | stock | new | vblade | boot | accel) PARTS+=("$1") ;;
+    host | rootfs | stock | new | vblade | aoetools | boot | accel) PARTS+=("$1") ;;
     *) vm_usage_error "no such option or part: $1" ;;
     esac
     shift
 done
-((${#PARTS[@]})) || PARTS=(host rootfs stock new vblade boot accel)
+((${#PARTS[@]})) || PARTS=(host rootfs stock new vblade aoetools boot accel)
 trap 'vm_log "failed at line $LINENO: $BASH_COMMAND"' ERR
 
 T0=$(vm_now)
@@ -47,6 +48,7 @@ recipe() { # PART
         rootfs) echo "${GUEST_PACKAGES[*]}"; declare -f build_rootfs ;;
         stock | new) echo "${MODULES[*]}"; declare -f build_kernel unpack_vmlinux ;;
         vblade) declare -f build_vblade ;;
+        aoetools) declare -f build_aoetools ;;
         boot) cat "$VM_DIR/guest/boot-init"; declare -f build_boot ;;
         esac
     } | sha256sum
@@ -56,6 +58,7 @@ product() { # PART: the file that is written last
     rootfs) echo "$VM_CACHE/rootfs.img" ;;
     stock | new) echo "$VM_CACHE/kernels/$1/initrd.img" ;;
     vblade) echo "$VM_CACHE/target/usr/sbin/vblade" ;;
+    aoetools) echo "$VM_CACHE/aoetools/bin/aoeping" ;;
     boot) echo "$VM_CACHE/ipxe/boot.img" ;;
     esac
 }
@@ -128,7 +131,7 @@ C
 MODULES=(virtio_pci virtio_blk virtio_net virtio_console virtio_rng
     aoe ext4 xfs btrfs overlay crc32c_generic crc32c_intel libcrc32c
     sch_netem ifb act_mirred cls_matchall sch_ingress veth bridge tun
-    af_packet af_packet_diag xsk_diag nvme ahci sd_mod sg loop dm_mod raid1 raid0
+    af_packet af_packet_diag xsk_diag nvme ahci sd_mod sg loop dm_mod dm_mirror dm_snapshot md_mod raid1 raid0
     9p 9pnet_virtio virtiofs vfat nls_ascii nls_cp437 nls_utf8
     e1000 e1000e ublk_drv null_blk brd scsi_debug efivarfs)
 
@@ -218,7 +221,7 @@ build_kernel() { # TAG META-PACKAGE [APT_CONFIG]
 # --------------------------------------------------------- guest file system
 GUEST_PACKAGES=(busybox-static bash coreutils util-linux mount e2fsprogs
     xfsprogs fio aoetools ethtool sg3-utils hdparm iproute2 tcpdump kmod
-    python3-minimal libpython3-stdlib gdisk procps diffutils)
+    python3-minimal libpython3-stdlib gdisk fdisk mdadm lvm2 procps diffutils)
 build_rootfs() {
     step "guest file system: downloading packages"
     apt-get "${APT_COMMON[@]}" --no-install-recommends -y --download-only install "${GUEST_PACKAGES[@]}" \
@@ -274,6 +277,20 @@ build_vblade() {
     step "vblade: ready"
 }
 
+build_aoetools() {
+    local t=$VM_CACHE/aoetools
+    rm -rf "$t"
+    mkdir -p "$t/bin"
+    (cd "$t" && apt-get "${APT_COMMON[@]}" download aoetools >log 2>&1) ||
+        vm_cannot "cannot download aoetools: $(grep -m 1 "^E:" "$t/log")"
+    dpkg -x "$t"/aoetools_*.deb "$t/x"
+    # /sbin in older releases, /usr/sbin since.
+    find "$t/x" -type f -path '*sbin/aoe*' -exec cp {} "$t/bin/" \;
+    built aoetools
+    rm -rf "$t/x"
+    step "aoetools: ready"
+}
+
 # ------------------------------------------------- image for a boot over AoE
 # FAT with syslinux, the stock kernel, and a small initramfs that speaks AoE.
 build_boot() {
@@ -304,12 +321,13 @@ LABEL linux
   APPEND console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable marker=sanboot
 C
     export PATH=$PATH:$t/usr/bin MTOOLS_SKIP_CHECK=1
-    mcopy -i "$b/boot.img.tmp" "$b/syslinux.cfg" "$b/initrd.gz" ::
-    mcopy -i "$b/boot.img.tmp" "$VM_CACHE/kernels/stock/vmlinuz" ::vmlinuz
+    cp "$VM_CACHE/kernels/stock/vmlinuz" "$b/vmlinuz"
+    (cd "$b" && sha256sum vmlinuz initrd.gz >sums)
+    mcopy -i "$b/boot.img.tmp" "$b/syslinux.cfg" "$b/initrd.gz" "$b/vmlinuz" "$b/sums" ::
     syslinux --install "$b/boot.img.tmp" || vm_die "syslinux could not be put on the boot image"
     mv "$b/boot.img.tmp" "$b/boot.img"
     built boot
-    rm -rf "$i" "$b/deb"
+    rm -rf "$i" "$b/deb" "$b/vmlinuz"
     step "boot image: ready"
 }
 
@@ -371,7 +389,7 @@ chmod 755 "$VM_CACHE"
 exec {LOCK}>"$VM_CACHE/lock"
 flock -n "$LOCK" || { step "waiting for another set-up"; flock "$LOCK"; }
 : >"$VM_CACHE/apt/empty-status"
-if [[ " ${TODO[*]} " =~ " rootfs "|" stock "|" vblade "|" boot " ]] &&
+if [[ " ${TODO[*]} " =~ " rootfs "|" stock "|" vblade "|" aoetools "|" boot " ]] &&
     ! apt-cache "${APT_COMMON[@]}" show linux-image-cloud-amd64 >/dev/null 2>&1; then
     apt-get update >"$VM_CACHE/apt-update.log" 2>&1 || true
     apt-cache "${APT_COMMON[@]}" show linux-image-cloud-amd64 >/dev/null 2>&1 ||

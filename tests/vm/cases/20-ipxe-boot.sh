@@ -1,6 +1,8 @@
-# A machine with nothing but a network card boots from the target.
-# iPXE (the ROM of Debian's ipxe-qemu), syslinux, Linux, which then mounts the same disk.
+# A machine with nothing but a network card boots from the target, and writes to its disk.
+# iPXE (the ROM of Debian's ipxe-qemu), syslinux, Linux, which then finds the same disk, reads all of
+# kernel and initramfs again and writes a file.  (21 does the same with a read-only slot.)
 #: kind host
+#: part stock boot
 #: mtu 1500
 #: timeout 600
 . "$VM_DIR/lib.sh"
@@ -10,7 +12,9 @@
 out() { echo "$2" >"$VM_STATE/detail"; exit "$1"; }
 B=$VM_CACHE/ipxe/boot.img
 [[ -e $B ]] || out 77 "no boot image: see setup.sh"
+BOOT_DISK=${BOOT_DISK:-rw}
 cp --sparse=always "$B" "$VM_STATE/image0"
+before=$(sha256sum <"$VM_STATE/image0")
 vm_target_up || out 1 "the target did not start"
 ser=$VM_CASE_LOG/console.log
 QPID='' DPID=''
@@ -30,7 +34,7 @@ ip netns exec "$VM_SWITCH_NS" qemu-system-x86_64 -nodefaults -no-user-config -no
     -device "virtio-net-pci,netdev=n0,mac=$(vm_guest_mac 0)" -boot n -serial "file:$ser" >"$VM_STATE/qemu.log" 2>&1 &
 QPID=$!
 seen() { grep -a -q -e "$1" "$ser" 2>/dev/null; }
-mark=("Features:.*AoE" AOE-BOOT-SYSLINUX AOE-BOOT-LINUX AOE-BOOT-ROOT)
+mark=("Features:.*AoE" AOE-BOOT-SYSLINUX AOE-BOOT-LINUX AOE-BOOT-DATA AOE-BOOT-ROOT)
 at=()
 for m in "${mark[@]}"; do
     until seen "$m"; do
@@ -41,7 +45,14 @@ for m in "${mark[@]}"; do
     at+=("$(vm_since "$T")")
 done
 vm_wait_gone $QPID 10
+got=$(sed -n 's/^AOE-BOOT-ROOT [^ ]* \([a-z]*\) .*/\1/p' "$ser")
+how="iPXE ${at[0]}s, syslinux ${at[1]}s, Linux ${at[2]}s, files read ${at[3]}s, done ${at[4]}s"
+[[ $got == "$BOOT_DISK" ]] || out 1 "the booted system found its disk ${got:-?}, not $BOOT_DISK"
+if [[ $BOOT_DISK == ro ]]; then
+    [[ $(sha256sum <"$VM_STATE/image0") == "$before" ]] || out 1 "the image of a read-only slot was changed"
+    out 0 "$how, its write was refused"
+fi
 # What Linux wrote on its root disk is in the image.
 PATH=$PATH:$VM_CACHE/ipxe/tools/usr/bin MTOOLS_SKIP_CHECK=1 mtype -i "$VM_STATE/image0" ::booted.txt ||
     out 1 "the file that the booted system wrote is not in the image"
-out 0 "iPXE ${at[0]}s, syslinux ${at[1]}s, Linux ${at[2]}s, disk mounted ${at[3]}s"
+out 0 "$how, its file is on the disk"

@@ -26,7 +26,7 @@ target_check() {
     echo "xshelf, $b of $(date -r "$b" '+%F %T')"
 }
 
-target_features() { echo readonly; }
+target_features() { echo readonly mask config maskcmd reserve reserved-answer resize restart many; }
 
 target_start() { # note the slot; target_commit starts the process
     local shelf=$1 slot=$2 image=$3 o spec
@@ -35,31 +35,34 @@ target_start() { # note the slot; target_commit starts the process
     for o in "$@"; do
         case $o in
         readonly) spec+=,ro ;;
+        mask=*) o=${o#mask=}; spec+=,mask=${o//,/+} ;;
+        config=*) spec+=,config-string=${o#config=} ;;
+        reserved-answer=*) spec+=,$o ;;
         sync) ;; # the default: nothing is acknowledged before it is durable
         *) return 77 ;;
         esac
     done
-    echo "$spec" >>"$VM_STATE/xshelf.slots"
+    echo "$spec" >>"$VM_STATE/xshelf.slots@${VM_INSTANCE:-0}"
 }
 
 target_commit() {
-    local args=() n slots
+    local args=() n slots state=$VM_STATE/xshelf-state@${VM_INSTANCE:-0}
     for n in $VM_TARGET_IFS; do args+=(--interface "$n"); done
-    mapfile -t slots <"$VM_STATE/xshelf.slots"
+    mapfile -t slots <"$VM_STATE/xshelf.slots@${VM_INSTANCE:-0}"
     # What is durable outlives the process: every start of a case has the same directory.
-    mkdir -p "$VM_STATE/xshelf-state"
-    vm_spawn --notify xshelf "$(xshelf_bin)" serve "${args[@]}" --state-dir "$VM_STATE/xshelf-state" "${slots[@]}"
+    mkdir -p "$state"
+    vm_spawn --notify xshelf "$(xshelf_bin)" serve "${args[@]}" --state-dir "$state" "${slots[@]}"
 }
 
 target_stop() {
-    rm -f "$VM_STATE/xshelf.slots"
+    rm -f "$VM_STATE/xshelf.slots@"${VM_INSTANCE:-*}
     vm_stop_all "${1:-TERM}"
 }
 
 # After the last stop of a case: a panic is a defect even when nobody noticed it.
 target_verify() {
     local line
-    line=$(grep -a -m 1 -A 1 'panicked at' "$VM_STATE/xshelf.log") || return 0
+    line=$(grep -a -h -m 1 -A 1 'panicked at' "$VM_STATE"/xshelf*.log) || return 0
     echo "xshelf: ${line//$'\n'/ }"
     return 1
 }
