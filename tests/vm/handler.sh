@@ -7,7 +7,7 @@ set -uo pipefail
 # shellcheck source=targets/xshelf.sh
 . "$VM_PROFILE"
 
-image() { awk -v s="$1" '$1 "." $2 == s || $2 == s { print $3; exit }' "$VM_STATE"/exports*; } # SLOT or SHELF.SLOT
+image() { awk -v s="$1" '$1 "." $2 "" == s "" || $2 "" == s "" { print $3; exit }' "$VM_STATE"/exports*; } # SLOT or SHELF.SLOT
 sw() { ip netns exec "$VM_SWITCH_NS" "$@"; }
 call=$1
 shift

@@ -5,5 +5,5 @@
 #: opts 0 readonly
 #: need readonly
 #: timeout 600
-BOOT_DISK=ro
+export BOOT_DISK=ro
 . "$VM_DIR/cases/20-ipxe-boot.sh"
