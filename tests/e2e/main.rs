@@ -16,3 +16,4 @@ mod lab;
 mod frames;
 mod serve;
 mod starts;
+mod windows;
