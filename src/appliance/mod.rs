@@ -11,4 +11,5 @@ pub mod masks;
 pub mod notify;
 pub mod serve;
 pub mod signals;
+pub mod state;
 pub mod topology;
