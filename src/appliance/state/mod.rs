@@ -7,3 +7,5 @@
 //! kept, or one that was on its way after it.
 
 pub mod record;
+pub mod simulated;
+pub mod store;
