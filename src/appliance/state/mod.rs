@@ -6,6 +6,7 @@
 //! Invariant: after a crash at any moment, each slot has a state that was saved whole: the last one that was reported as
 //! kept, or one that was on its way after it.
 
+pub mod clerk;
 pub mod record;
 pub mod simulated;
 pub mod store;

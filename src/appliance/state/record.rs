@@ -306,7 +306,7 @@ pub(super) mod tests {
             (seal(b"format = 1\nmask = []\nreserved = []\n".to_vec()), "missing field `config-string`"),
             (seal(b"format = 1\nformat = 1\n".to_vec()), "line 2: duplicate key"),
             (seal(b"\xff\n".to_vec()), "utf-8"),
-            (seal(vec![b'[', b'\n'].repeat(9000)), "line "),
+            (seal(b"[\n".repeat(9000)), "line "),
             (body("", "\"02:00:00:00:00:02\"]\ncolour = [", ""), "unknown field `colour`"),
             (body(&"a".repeat(1025), "", ""), "config-string has more than 1024 bytes"),
             (body(&"\\x00".repeat(1025), "", ""), "config-string has more than 1024 bytes"),
