@@ -36,6 +36,9 @@ test-vm: ## the Linux initiator in a virtual machine against xshelf (root)
 test-bare: ## installs, builds and tests in bare Debian roots (root)
 	@tests/run.sh bare
 
+fuzz: ## looks for inputs that break the frame path or a file's reader (FUZZ_RUNS=200000 for each target)
+	@tests/fuzz/run.sh
+
 fmt: ## formats the sources
 	@$(CARGO) fmt --all
 
@@ -62,4 +65,4 @@ uninstall: ## removes what install put there, but not the configuration
 clean: ## removes what cargo built
 	@$(CARGO) clean
 
-.PHONY: help deps build demo test test-unit test-vm test-bare fmt install uninstall clean
+.PHONY: help deps build demo test test-unit test-vm test-bare fuzz fmt install uninstall clean

@@ -25,7 +25,7 @@ fn worker() -> Option<(Worker<MemoryQueue, MemoryStorage>, Wire)> {
     let share = WorkerShare { receive: vec![(QueueId(0), 1024)], runs: 256, own: 16 };
     let layout = Layout::plan(&[share]).ok()?;
     let region = Arc::new(Region::heap(layout.chunks()));
-    let posts = vec![WorkerPost::for_chunks(layout.chunks()).ok()?];
+    let posts = vec![WorkerPost::for_worker(layout.chunks(), 1).ok()?];
     let (queue, wire) = MemoryQueue::new(QueueId(0), Arc::clone(&region), MemoryConfig::default());
     let mut storage = MemoryStorage::new(Arc::clone(&region), 1024);
     let slots = vec![SlotPlan { facts: facts()?, file: storage.add(vec![0; 4096 * 512]), cached: false }];

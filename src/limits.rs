@@ -100,6 +100,11 @@ pub const RX_BATCH: usize = 64;
 pub const REAP_BATCH: usize = 128;
 /// Frames that wait to be handed to a worker; beyond it they are dropped and counted.
 pub const HANDOFF_RING: usize = 1024;
+/// Commands of the appliance that wait for one worker, beside those that concern one slot.
+pub const COMMANDS: usize = 16;
+/// Commands that wait for one worker for each of its slots: that its state is saved, that it has another size, what is
+/// known of its health.
+pub const COMMANDS_PER_SLOT: usize = 3;
 /// Wildcard requests a worker works on at once; beyond it they are dropped and counted.
 pub const WILDCARDS: usize = 64;
 

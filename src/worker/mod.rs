@@ -260,7 +260,8 @@ pub enum Errand {
     },
 }
 
-/// Takes errands; `None` when a slot's state cannot be changed (tests, benches).
+/// Takes errands. It has room for two of each slot, so that a worker that keeps to its one [`Errand::Save`] a slot never
+/// finds it full.
 pub type Errands = std::sync::mpsc::SyncSender<Errand>;
 
 /// An eventfd that wakes a worker out of its io_uring.
@@ -295,12 +296,13 @@ impl AsFd for EventFd {
 pub type WorkerPost = Post<HandOver, Homecoming, Control, EventFd>;
 
 impl WorkerPost {
-    /// A post for a region of so many chunks.
+    /// A post for a region of so many chunks, and a worker that owns so many slots.
     ///
     /// # Errors
     /// When no eventfd can be made.
-    pub fn for_chunks(chunks: u32) -> std::io::Result<Self> {
-        Ok(Self::new(limits::HANDOFF_RING, chunks.max(1) as usize, 16, EventFd::new()?))
+    pub fn for_worker(chunks: u32, slots: usize) -> std::io::Result<Self> {
+        let commands = limits::COMMANDS + limits::COMMANDS_PER_SLOT * slots;
+        Ok(Self::new(limits::HANDOFF_RING, chunks.max(1) as usize, commands, EventFd::new()?))
     }
 }
 

@@ -101,7 +101,7 @@ fn start(pre: &Pre, disks: Vec<Vec<u8>>, kept: &HashMap<u8, SlotState>) -> Runni
         }
     }
     let shared = Arc::new(Shared {
-        posts: vec![WorkerPost::for_chunks(layout.chunks()).unwrap()],
+        posts: vec![WorkerPost::for_worker(layout.chunks(), slots.len()).unwrap()],
         region,
         layout,
         ports: vec![Port::new("p0".into(), PORT, pre.mtu.unwrap_or(1500), u32::MAX, 3)],

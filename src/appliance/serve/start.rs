@@ -557,12 +557,13 @@ fn share(
     slots: &[OpenSlot],
 ) -> Result<Shared, StartError> {
     let owners = slots.iter().map(|slot| slot.facts.address).zip(topology.owners.iter().copied());
-    let post = |_: &u16| {
-        WorkerPost::for_chunks(layout.chunks())
+    let post = |worker: u16| {
+        let slots = topology.owners.iter().filter(|owner| owner.0 == worker).count();
+        WorkerPost::for_worker(layout.chunks(), slots)
             .map_err(|source| StartError::Descriptors { what: "make the bell of a worker", source })
     };
     Ok(Shared {
-        posts: topology.cpus.iter().map(post).collect::<Result<_, _>>()?,
+        posts: (0..topology.cpus.len() as u16).map(post).collect::<Result<_, _>>()?,
         region: Arc::clone(umem.region()),
         ports: ports
             .iter()

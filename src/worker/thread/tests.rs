@@ -77,7 +77,7 @@ fn crew_on<Q: Queue + Send + 'static>(
         ports: vec![Port::new("p0".into(), Mac([2, 0, 0, 0, 0, 1]), 9000, u32::MAX, 3)],
         queues: vec![QueuePlace { port: PortId(0), worker: WorkerId(0), transmits: true }],
         routes: Routes::new((0..workers).map(|w| (address(w), WorkerId(w)))).unwrap(),
-        posts: (0..workers).map(|_| WorkerPost::for_chunks(chunks).unwrap()).collect(),
+        posts: (0..workers).map(|_| WorkerPost::for_worker(chunks, 1).unwrap()).collect(),
     });
     let (queue, wire) = MemoryQueue::new(QueueId(0), region, MemoryConfig::default());
     let mut queue = Some(around(queue));

@@ -111,7 +111,7 @@ impl World {
                 })
                 .collect(),
             routes,
-            posts: (0..shape.workers).map(|_| WorkerPost::for_chunks(chunks).unwrap()).collect(),
+            posts: (0..shape.workers).map(|_| WorkerPost::for_worker(chunks, 255).unwrap()).collect(),
         });
         let (queues, wires): (Vec<_>, Vec<_>) = (0u16..)
             .zip(&shape.queues)
