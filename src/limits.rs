@@ -141,6 +141,12 @@ const _: () = assert!(
     "one wildcard to a full shelf is answered in one go"
 );
 
+/// Whether a port of this MTU (in bytes) can carry a command of one sector.
+#[must_use]
+pub const fn carries_a_sector(mtu: u32) -> bool {
+    mtu as usize >= SECTOR + ATA_FRAME - ETHERNET
+}
+
 /// Sectors to advertise on a port: the largest of 1, 2, 4, 8, 16 whose frame fits the MTU and what the rung in
 /// force can send in one frame. The MTU formula counts the Ethernet header twice, as every initiator does
 /// (drivers/block/aoe/aoecmd.c).

@@ -9,6 +9,7 @@ use crate::net::nic;
 use crate::net::steer::Steer;
 use crate::net::xsk::{Umem, XskError, XskQueue};
 use crate::storage::device::{self, Identity, OpenError, Options};
+use crate::storage::health::{self, Patient, Report};
 use rustix::fs::{FlockOperation, OFlags};
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,6 +17,9 @@ use std::path::Path;
 
 /// Most bytes of a file that is read whole; a configuration of 65,000 slots takes less.
 const FILE_BYTES: u64 = 16 << 20;
+
+/// Asks a disk for its health, from a thread that may wait for the answer.
+pub type Examiner = Box<dyn Fn(&Patient) -> Report + Send>;
 
 /// What needs privilege. In-process today ([`DirectKeeper`]); every answer is plain data, a descriptor, or descriptors
 /// with what is known of them, so that a small privileged process can give it as well.
@@ -60,6 +64,15 @@ pub trait Keeper {
     /// # Errors
     /// [`nic::NicError`]
     fn facts(&self, interface: &str) -> Result<nic::Facts, nic::NicError>;
+
+    /// What of an interface may have changed.
+    ///
+    /// # Errors
+    /// [`nic::NicError`]
+    fn link(&self, interface: &str) -> Result<nic::Link, nic::NicError>;
+
+    /// Who asks disks for their health.
+    fn examiner(&self) -> Examiner;
 
     /// Attaches the XDP program in the best mode that is allowed.
     ///
@@ -129,6 +142,14 @@ impl Keeper for DirectKeeper {
 
     fn facts(&self, interface: &str) -> Result<nic::Facts, nic::NicError> {
         nic::facts(interface)
+    }
+
+    fn link(&self, interface: &str) -> Result<nic::Link, nic::NicError> {
+        nic::link(interface)
+    }
+
+    fn examiner(&self) -> Examiner {
+        Box::new(health::examine)
     }
 
     fn establish(

@@ -113,6 +113,17 @@ pub struct Facts {
     pub programs: Vec<XdpProgram>,
 }
 
+/// What of an interface may change while it is served on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its address.
+    pub mac: Mac,
+    /// Bytes of an Ethernet payload.
+    pub mtu: u32,
+    /// Whether frames can pass: it is switched on and has a carrier.
+    pub running: bool,
+}
+
 /// Why an interface cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NicError {
@@ -225,7 +236,31 @@ pub fn facts(name: &str) -> Result<Facts, NicError> {
     })
 }
 
+/// Asks for what may change. Cheaper than [`facts`].
+///
+/// # Errors
+/// [`NicError::Missing`], without names of others, and [`NicError::Ask`].
+pub fn link(name: &str) -> Result<Link, NicError> {
+    let ask = |what| {
+        move |source: io::Error| match source.raw_os_error() {
+            Some(libc::ENODEV) => NicError::Missing { name: name.to_owned(), others: Vec::new() },
+            _ => NicError::Ask { name: name.to_owned(), what, source },
+        }
+    };
+    let interface = sys::Interface::new(name).map_err(ask("index"))?;
+    let (_, mac) = interface.address().map_err(ask("address"))?;
+    let mtu = interface.mtu().map_err(ask("MTU"))?;
+    let running = interface.flags().map_err(ask("flags"))? & libc::IFF_RUNNING != 0;
+    Ok(Link { mac: Mac(mac), mtu, running })
+}
+
 impl Facts {
+    /// What of it may change.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        Link { mac: self.mac, mtu: self.mtu, running: self.running }
+    }
+
     /// Demands that the interface is switched on. A missing carrier is no reason to refuse: it may come.
     ///
     /// # Errors
@@ -298,6 +333,14 @@ mod tests {
         assert_eq!(error.to_string(), "eth9: no such interface; there is eth0, eth1");
         let error = NicError::Missing { name: "eth9".into(), others: vec![] };
         assert_eq!(error.to_string(), "eth9: no such interface (this network namespace has none)");
+    }
+
+    #[test]
+    fn the_link_is_asked_for_alone() {
+        let lo = link("lo").unwrap();
+        assert_eq!(lo.mac, Mac([0; 6]));
+        assert!(lo.mtu > 1500);
+        assert!(matches!(link("no-such-if0"), Err(NicError::Missing { .. })));
     }
 
     #[test]

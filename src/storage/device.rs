@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::health::{Patient, Tongue};
 use super::ioctl;
 use crate::limits::SECTOR;
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, OFlags, StatxFlags};
@@ -303,11 +304,21 @@ pub struct Device {
     physical_block: u32,
     misalignment: u32,
     trims: bool,
+    tongue: Option<Tongue>,
     rotational: Option<bool>,
     serial: String,
 }
 
 impl Device {
+    /// The disk to ask for its health; `None` where there is none that could answer. As a [`Gauge`] it holds the claim.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn patient(&self) -> io::Result<Option<Patient>> {
+        let Some(tongue) = self.tongue else { return Ok(None) };
+        Ok(Some(Patient { file: self.file.try_clone()?, tongue }))
+    }
+
     /// The path it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -640,6 +651,10 @@ fn measure_with(
             Identity::Block { device } => logical_block as usize <= SECTOR && system.trims(device),
             Identity::File { .. } => punches(&file, physical_block),
         };
+    let tongue = match identity {
+        Identity::Block { device } => system.tongue(device),
+        Identity::File { .. } => None,
+    };
     let rotational = system.queue(disk, "rotational").and_then(|v| match v.as_str() {
         "0" => Some(false),
         "1" => Some(true),
@@ -660,6 +675,7 @@ fn measure_with(
         physical_block,
         misalignment,
         trims,
+        tongue,
         rotational,
         serial,
     })
@@ -862,10 +878,27 @@ impl System {
         self.queue(device, "logical_block_size")?.parse().ok()
     }
 
+    /// The kernel's name of the disk, without the partition.
+    fn name(&self, device: u64) -> String {
+        let name = std::fs::canonicalize(self.root.join(self.disk(device))).ok();
+        let name = name.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
+        name.unwrap_or_default().to_owned()
+    }
+
+    /// The language in which a disk can be asked for its health. libata and SAS controllers call the vendor of every ATA
+    /// disk so (SAT-3, section 8.1.2); a USB adapter usually names itself.
+    fn tongue(&self, device: u64) -> Option<Tongue> {
+        let name = self.name(device);
+        if name.starts_with("nvme") {
+            return Some(Tongue::Nvme);
+        }
+        let vendor = self.read(&self.disk(device).join("device/vendor"));
+        (name.starts_with("sd") && vendor.as_deref() == Some("ATA")).then_some(Tongue::Ata)
+    }
+
     /// Whether the disk is memory: brd and zram.
     fn is_memory(&self, device: u64) -> bool {
-        let name = std::fs::canonicalize(self.root.join(self.disk(device))).ok();
-        let name = name.as_deref().and_then(Path::file_name).and_then(|n| n.to_str()).unwrap_or_default();
+        let name = self.name(device);
         ["ram", "zram"]
             .iter()
             .filter_map(|prefix| name.strip_prefix(prefix))
@@ -957,6 +990,9 @@ mod tests {
             ("sys/devices/a/block/sda/queue/rotational", "1\n"),
             ("sys/devices/a/block/sda/queue/logical_block_size", "512\n"),
             ("sys/devices/a/block/sda/device/wwid", "naa.5000c500a1b2c3d4\n"),
+            ("sys/devices/a/block/sda/device/vendor", "ATA     \n"),
+            ("sys/devices/c/block/sdb/device/vendor", "SEAGATE \n"),
+            ("sys/devices/c/block/nvme0n1/nvme0n1p1/partition", "1\n"),
             ("sys/devices/a/block/sda/alignment_offset", "0\n"),
             ("sys/devices/a/block/sda/queue/discard_max_bytes", "2147450880\n"),
             ("sys/devices/a/block/sda/queue/write_zeroes_max_bytes", "2147450880\n"),
@@ -991,6 +1027,9 @@ mod tests {
             ("254:1", "b/block/vdb"),
             ("254:2", "b/block/vdc"),
             ("7:0", "b/block/loop0"),
+            ("8:16", "c/block/sdb"),
+            ("259:0", "c/block/nvme0n1"),
+            ("259:1", "c/block/nvme0n1/nvme0n1p1"),
         ] {
             symlink(format!("../../devices/{to}"), root.path().join("sys/dev/block").join(number)).unwrap();
         }
@@ -1013,6 +1052,22 @@ mod tests {
         assert_eq!(s.write_through(block(253, 0)), Some(false));
         assert_eq!(s.write_through(block(253, 1)), None, "an unknown word is no promise");
         assert_eq!(s.write_through(block(9, 9)), None, "nor is silence");
+    }
+
+    #[test]
+    fn only_disks_that_understand_are_asked_for_their_health() {
+        let (_root, s) = system();
+        for (device, want) in [
+            (block(8, 0), Some(Tongue::Ata)),
+            (block(8, 2), Some(Tongue::Ata)),
+            (block(8, 16), None),
+            (block(259, 0), Some(Tongue::Nvme)),
+            (block(259, 1), Some(Tongue::Nvme)),
+            (block(7, 0), None),
+            (block(9, 9), None),
+        ] {
+            assert_eq!(s.tongue(device), want, "{device:#x}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! and it succeeded only if every byte was transferred (and is durable, where that was asked for).
 
 pub mod device;
+pub mod health;
 mod ioctl;
 pub mod memory;
 pub mod uring;

@@ -73,6 +73,11 @@ impl<F, H, C, R: Ringer> Post<F, H, C, R> {
         put
     }
 
+    /// Commands that wait to be taken.
+    pub fn commands(&self) -> usize {
+        self.commands.len()
+    }
+
     /// Takes the next message. Each one taken is owed a [`Post::dealt_with`].
     pub fn take(&self) -> Option<Mail<F, H, C>> {
         if let Some(home) = self.homecomings.pop() {

@@ -401,7 +401,7 @@ pub fn obstacles(facts: &Facts, slots: &[Slot]) -> Vec<StartError> {
     if let Err(e) = facts.require_up() {
         found.push(e.into());
     }
-    if (facts.mtu as usize) < limits::SECTOR + limits::ATA_FRAME - limits::ETHERNET {
+    if !limits::carries_a_sector(facts.mtu) {
         found.push(StartError::Mtu { interface: interface(), mtu: facts.mtu });
     }
     let tagged = slots.iter().find(|slot| slot.vlan != 0);

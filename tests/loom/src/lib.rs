@@ -50,7 +50,11 @@ mod sync {
         }
 
         pub fn is_empty(&self) -> bool {
-            self.len.load(Ordering::Relaxed) == 0
+            self.len() == 0
+        }
+
+        pub fn len(&self) -> usize {
+            self.len.load(Ordering::Relaxed)
         }
     }
 }
