@@ -4,6 +4,7 @@
 //! Invariant: whatever stops a start or a run is one plain line on standard error and a non-zero exit code.
 
 mod describe;
+mod monitor;
 pub mod slots;
 pub mod start;
 mod watch;
@@ -216,7 +217,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let mut said_alive = Instant::now();
     let mut dead = Vec::new();
     while dead.is_empty() && !signals.wait(watchdog.map_or(ROUND, |w| w.min(ROUND))) {
-        appliance.look();
+        appliance.look(&keeper);
         dead = appliance.dead_workers();
         if dead.is_empty() && watchdog.is_some_and(|w| said_alive.elapsed() >= w / 2) {
             notify::alive();

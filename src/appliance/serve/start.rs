@@ -5,6 +5,7 @@
 //! the program, announcement; a stop goes the other way, and a start that fails half-way is a stop from there.
 
 use super::describe::{PortLine, Serving, SlotLine};
+use super::monitor::{Monitor, Place};
 use super::slots::{self, OpenSlot, SlotError};
 use super::watch::{self, Watch};
 use crate::appliance::check::machine;
@@ -32,6 +33,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Level;
 
 /// Why it could not start. Every message says what, which, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -245,6 +247,7 @@ pub struct Appliance {
     /// Of each worker.
     counters: Vec<Arc<Counters>>,
     watch: Watch,
+    monitor: Monitor,
     /// Gone with the appliance, and the lock with it.
     _state: Option<OwnedFd>,
     // Last, so that sockets are closed before their memory is let go.
@@ -298,6 +301,7 @@ impl Appliance {
         let serving = serving(&slots, &ports, &topology, &umem);
         tell_programs(&ports, &slots)?;
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
+        let monitor = watch_over(&slots, &ports, &topology, keeper)?;
         let mut crew = Crew::new(Arc::clone(&shared));
         let counters: Vec<_> = topology.cpus.iter().map(|_| Arc::new(Counters::default())).collect();
         let isolated = machine::isolated_cpus();
@@ -322,7 +326,7 @@ impl Appliance {
         }
         crew.tell(Control::Announce);
         let watch = Watch::default();
-        Ok(Self { crew, shared, ports, serving, counters, watch, _state: state, _umem: umem })
+        Ok(Self { crew, shared, ports, serving, counters, watch, monitor, _state: state, _umem: umem })
     }
 
     /// Workers that ended without being told, which is a defect.
@@ -331,8 +335,16 @@ impl Appliance {
         self.crew.dead()
     }
 
-    /// Logs what has come up since the last look.
-    pub fn look(&mut self) {
+    /// Tells the workers what has changed since the last look, and logs what has come up.
+    pub fn look(&mut self, keeper: &dyn Keeper) {
+        for (level, line) in self.monitor.look(&self.shared, keeper) {
+            match level {
+                Level::ERROR => tracing::error!("{line}"),
+                Level::WARN => tracing::warn!("{line}"),
+                Level::INFO => tracing::info!("{line}"),
+                _ => tracing::debug!("{line}"),
+            }
+        }
         for (error, line) in self.watch.look(&self.counters) {
             if error { tracing::error!("{line}") } else { tracing::warn!("{line}") }
         }
@@ -608,6 +620,30 @@ fn tell_programs(ports: &[OpenPort], slots: &[OpenSlot]) -> Result<(), StartErro
 
 fn sectors(port: &OpenPort) -> u8 {
     limits::sectors_for(port.facts.mtu, port.standing.frame_room)
+}
+
+/// Begins to watch slots and ports.
+fn watch_over(
+    slots: &[OpenSlot],
+    ports: &[OpenPort],
+    topology: &Topology,
+    keeper: &dyn Keeper,
+) -> Result<Monitor, StartError> {
+    let mut numbers = vec![0u16; topology.cpus.len()];
+    let places: Vec<Place<'_>> = slots
+        .iter()
+        .zip(&topology.owners)
+        .map(|(slot, worker)| {
+            // In the order of `deal`.
+            let next = &mut numbers[usize::from(worker.0)];
+            let number = *next;
+            *next += 1;
+            Place { address: slot.facts.address, worker: *worker, number, device: &slot.device }
+        })
+        .collect();
+    let links = ports.iter().map(|port| (port.facts.name.clone(), port.facts.link()));
+    Monitor::start(&places, links, keeper)
+        .map_err(|source| StartError::Descriptors { what: "watch over slots and ports", source })
 }
 
 /// The slots of each worker, in the order that [`Routes`] numbers them.
