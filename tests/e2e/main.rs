@@ -13,6 +13,7 @@
 
 #[macro_use]
 mod lab;
+mod changes;
 mod frames;
 mod serve;
 mod starts;
