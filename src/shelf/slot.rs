@@ -268,7 +268,7 @@ impl Slot {
         reply::From { port: path.port, address: self.facts.address }
     }
 
-    /// Decides about a request that [`super::admit`] let in and whose address is this slot's, in the order of the
+    /// Decides about a request that [`admit()`](super::admit()) let in and whose address is this slot's, in the order of the
     /// protocol (AoEr11, sections 2 and 3): VLAN, mask list, length of the argument, command.
     ///
     /// `frame` is the memory from the first byte of the frame to the end of its chunk, of which `have` bytes were
