@@ -122,6 +122,9 @@ pub const RESERVED_SHELVES: [u16; 2] = [0x0fff, 0xffff];
 /// Highest slot number.
 pub const MAX_SLOT: u8 = 254;
 
+/// Others who answer or ask for our addresses that are remembered at once, a pair of slot and address each.
+pub const RIVALS: usize = 1024;
+
 /// Seconds a stop waits for requests in flight before it names the slots that hold them.
 pub const STOP_SECONDS: u64 = 10;
 

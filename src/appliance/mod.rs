@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod config;
+pub mod guard;
 pub mod keeper;
 pub mod log;
 pub mod masks;
