@@ -210,8 +210,9 @@ static __always_inline enum steer_reason judge(const struct xdp_md *ctx)
 	// Wildcards are in no entry.
 	key = slot_key(aoe);
 	slot = bpf_map_lookup_elem(&slots, &key);
-	// Before the version: vblade announces itself with version 0.
-	if (slot && (aoe->version_flags & AOE_RESPONSE))
+	// Before the version: vblade announces itself with version 0. Answers to what an xshelf asked are for that one to
+	// read: they may come from somebody who asks, too, and serves nothing.
+	if (slot && (aoe->version_flags & AOE_RESPONSE) && aoe->tag != bpf_htonl(STEER_GUARD_TAG))
 		tell(ctx, STEER_RIVAL, slot, ethernet->h_source, aoe, tci);
 	if (aoe->version_flags >> 4 != AOE_VERSION)
 		return STEER_VERSION;

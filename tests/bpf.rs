@@ -449,8 +449,11 @@ fn another_xshelf_that_asks_is_told_and_heard_behind_a_mask() {
             queue: 0,
         };
         assert_eq!(events.take().unwrap(), [told]);
-        // One does not silence the other.
-        verdict(&bench.steer, bench.index, 0, &answer(1, asks.clone()));
+        // What is answered to it is read by whoever asked.
+        bench.check(0, &answer(1, asks.clone()), Reason::Response);
+        assert_eq!(events.take().unwrap(), []);
+        // One kind of event does not silence the other.
+        verdict(&bench.steer, bench.index, 0, &answer(1, from(STRANGER, request(TARGET_MAC, SHELF, 60))));
         assert_eq!(events.take().unwrap(), [Event { kind: EventKind::Rival, ..told }]);
 
         maps.set_masked(SLOT, true).unwrap();

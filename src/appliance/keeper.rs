@@ -4,6 +4,7 @@
 //! Invariant: nobody else in `serve` opens a path or asks the kernel about an interface.
 
 use crate::frame::QueueId;
+use crate::initiator::{self, socket};
 use crate::net::ladder::{self, EstablishError, LadderError, Mode, Rung, Standing};
 use crate::net::nic;
 use crate::net::steer::Steer;
@@ -84,6 +85,12 @@ pub trait Keeper {
         mode: Mode,
     ) -> Result<(Steer, Standing), LadderError<EstablishError>>;
 
+    /// Opens a packet socket for Query Config on an interface, tagged with this VLAN if one is named.
+    ///
+    /// # Errors
+    /// [`initiator::Error`]
+    fn listen(&self, interface: &str, vlan: Option<u16>) -> Result<socket::Port, initiator::Error>;
+
     /// Binds an AF_XDP socket to a receive queue.
     ///
     /// # Errors
@@ -158,6 +165,12 @@ impl Keeper for DirectKeeper {
         mode: Mode,
     ) -> Result<(Steer, Standing), LadderError<EstablishError>> {
         ladder::establish(facts, mode)
+    }
+
+    fn listen(&self, interface: &str, vlan: Option<u16>) -> Result<socket::Port, initiator::Error> {
+        let options =
+            socket::Options { vlan, headers_only: true, config_only: true, ..socket::Options::default() };
+        socket::Port::open(interface, options)
     }
 
     fn bind(

@@ -17,6 +17,11 @@ pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// What is to be known has changed.
+pub fn status(status: &str) {
+    send(&[NotifyState::Status(status)]);
+}
+
 /// The end has begun.
 pub fn stopping(status: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(status)]);

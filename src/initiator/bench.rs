@@ -188,7 +188,8 @@ pub fn run_to(
     check(args)?;
     let found = find(args, notes)?;
     let headers_only = args.mode != ModeArg::Verify;
-    let options = Options { vlan: args.vlan, headers_only, bypass_qdisc: args.bypass_qdisc };
+    let options =
+        Options { vlan: args.vlan, headers_only, bypass_qdisc: args.bypass_qdisc, ..Options::default() };
     let mut port = Port::open(&args.interface, options)?;
     let luns =
         found.iter().map(|(target, disk)| lun(args, &port, target, disk)).collect::<Result<Vec<_>, _>>()?;

@@ -8,12 +8,12 @@
 use super::Error;
 use super::wire::Arrival;
 use crate::limits::{ETHERNET, VLAN_TAG};
-use crate::protocol::Mac;
 use crate::protocol::ethernet::ETHERTYPE_AOE;
+use crate::protocol::{Command, Mac};
 use std::ffi::CString;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use zerocopy::IntoBytes;
 
@@ -46,6 +46,8 @@ pub struct Options {
     pub vlan: Option<u16>,
     /// Keep only the headers of what comes in, when nobody looks at the data.
     pub headers_only: bool,
+    /// Receive Query Config frames only; what else comes in costs nothing then.
+    pub config_only: bool,
     /// Send without the queueing discipline. The kernel then picks the transmit queue by CPU.
     pub bypass_qdisc: bool,
 }
@@ -71,6 +73,10 @@ struct Stored {
     length: usize,
     vlan: Option<u16>,
 }
+
+// SAFETY: the pointers in its headers lead to its own boxes, are made anew for every call, and are read by nobody
+// between calls.
+unsafe impl Send for Port {}
 
 impl std::fmt::Debug for Port {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -148,10 +154,12 @@ impl Port {
         }
         // A socket for one EtherType sees frames of an unknown VLAN without their tag, marked as somebody else's
         // (net/core/dev.c, __netif_receive_skb_core). Only one for all EtherTypes gets to see the tag.
+        if options.vlan.is_some() || options.config_only {
+            set_filter(&fd, options.config_only).map_err(|e| failed("cannot filter for AoE", e))?;
+        }
         let protocol = if options.vlan.is_some() {
             set_option(&fd, libc::SOL_PACKET, PACKET_AUXDATA, &1)
                 .map_err(|e| failed("cannot ask for VLAN tags", e))?;
-            set_filter(&fd).map_err(|e| failed("cannot filter for AoE", e))?;
             libc::ETH_P_ALL as u16
         } else {
             ETHERTYPE_AOE
@@ -286,6 +294,13 @@ impl Port {
     }
 }
 
+/// Readable when a frame is there.
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// The interfaces of this thread's network namespace.
 #[must_use]
 pub fn interfaces() -> Vec<String> {
@@ -329,12 +344,18 @@ fn set_option<T: Copy>(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, va
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Lets only AoE frames through: load the EtherType, compare, take all or nothing.
-fn set_filter(fd: &OwnedFd) -> io::Result<()> {
+/// Lets only AoE frames through, perhaps only those of Query Config: load the EtherType, compare, load the command,
+/// compare, take all or nothing. The kernel has taken a tag out before.
+fn set_filter(fd: &OwnedFd, config_only: bool) -> io::Result<()> {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load_half = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+    let load_byte = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+    let equals = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let mut program = [
-        step(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, 12),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, u32::from(ETHERTYPE_AOE)),
+        step(load_half, 0, 0, 12),
+        step(equals, if config_only { 0 } else { 2 }, 3, u32::from(ETHERTYPE_AOE)),
+        step(load_byte, 0, 0, 19),
+        step(equals, 0, 1, u32::from(u8::from(Command::Config))),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
     ];

@@ -182,6 +182,12 @@ pub fn interfaces() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whether an interface is up and has a carrier now; a missing one has none.
+#[must_use]
+pub fn has_carrier(name: &str) -> bool {
+    sys::Interface::new(name).and_then(|interface| interface.carrier()).unwrap_or(false)
+}
+
 /// Asks for the facts of an interface. It may be down ([`Facts::require_up`]).
 ///
 /// # Errors
@@ -223,7 +229,7 @@ pub fn facts(name: &str) -> Result<Facts, NicError> {
         mac: Mac(mac),
         mtu: interface.mtu().map_err(ask("MTU"))?,
         up: flags & libc::IFF_UP != 0,
-        running: flags & libc::IFF_RUNNING != 0,
+        running: interface.carrier().map_err(ask("carrier"))?,
         queues: queues.max(1),
         transmit_queues: transmit_queues.max(1),
         driver,

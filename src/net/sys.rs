@@ -80,6 +80,7 @@ const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GDRVINFO: u32 = 0x3;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_GLINK: u32 = 0xa;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 
 fn text(bytes: &[u8]) -> String {
@@ -174,6 +175,16 @@ impl Interface {
         let mut value = Value { command: ETHTOOL_GFLAGS, data: 0 };
         self.ethtool(&mut value)?;
         Ok(value.data & ETH_FLAG_RXVLAN != 0)
+    }
+
+    /// Whether it is up and has a carrier. The flag IFF_RUNNING says so up to a second later (net/core/link_watch.c), and
+    /// counts where the driver does not say.
+    pub(super) fn carrier(&self) -> io::Result<bool> {
+        let mut value = Value { command: ETHTOOL_GLINK, data: 0 };
+        match self.ethtool(&mut value) {
+            Ok(()) => Ok(value.data != 0),
+            Err(_) => Ok(self.flags()? & libc::IFF_RUNNING != 0),
+        }
     }
 }
 

@@ -295,6 +295,9 @@ fn wait(child: &mut Child, guard: Duration) -> Option<ExitStatus> {
 pub struct Server {
     child: Child,
     log: PathBuf,
+    notify: UnixDatagram,
+    /// What it last told the service manager of its status.
+    status: String,
 }
 
 impl Server {
@@ -308,7 +311,17 @@ impl Server {
 
     /// The same with a command of one's own.
     #[track_caller]
-    pub fn start_command(lab: &Lab, mut command: Command) -> Self {
+    pub fn start_command(lab: &Lab, command: Command) -> Self {
+        let mut server = Self::spawn(lab, command);
+        if let Some(status) = server.settle() {
+            panic!("it ended before it was ready: {status}\n{}", server.log());
+        }
+        server
+    }
+
+    /// Starts it, and leaves it to itself.
+    #[track_caller]
+    pub fn spawn(lab: &Lab, mut command: Command) -> Self {
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = lab.path(&format!("log-{n}"));
         let notify = lab.path(&format!("notify-{n}"));
@@ -318,19 +331,44 @@ impl Server {
         let file = File::create(&log).unwrap();
         command.env("NOTIFY_SOCKET", &notify).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let mut server = Self { child, log };
+        Self { child, log, notify: socket, status: String::new() }
+    }
+
+    /// Takes one message to the service manager, if there is one within a moment; says whether it was READY.
+    pub fn notified(&mut self) -> bool {
+        let mut buffer = [0; 65536];
+        let Ok(n) = self.notify.recv(&mut buffer) else { return false };
+        let message = String::from_utf8_lossy(&buffer[..n]);
+        for line in message.lines() {
+            if let Some(status) = line.strip_prefix("STATUS=") {
+                self.status = status.to_owned();
+            }
+        }
+        message.lines().any(|line| line == "READY=1")
+    }
+
+    /// Waits until it is ready, or has ended; then says how.
+    #[track_caller]
+    pub fn settle(&mut self) -> Option<ExitStatus> {
         let until = Instant::now() + GUARD;
-        let mut buffer = [0; 4096];
         loop {
-            if let Ok(n) = socket.recv(&mut buffer) {
-                if buffer[..n].split(|&b| b == b'\n').any(|line| line == b"READY=1") {
-                    return server;
-                }
+            if self.notified() {
+                return None;
             }
-            if let Some(status) = server.child.try_wait().unwrap() {
-                panic!("{command:?} ended before it was ready: {status}\n{}", server.log());
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
             }
-            assert!(Instant::now() < until, "{command:?} does not become ready\n{}", server.log());
+            assert!(Instant::now() < until, "it does not become ready\n{}", self.log());
+        }
+    }
+
+    /// Waits until what it said and its status are as wanted.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, wanted: impl Fn(&str, &str) -> bool) {
+        let until = Instant::now() + GUARD;
+        while !wanted(&self.log(), &self.status) {
+            self.notified();
+            assert!(Instant::now() < until, "never: {what}\nstatus: {}\n{}", self.status, self.log());
         }
     }
 

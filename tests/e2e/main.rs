@@ -15,6 +15,7 @@
 mod lab;
 mod changes;
 mod frames;
+mod guard;
 mod serve;
 mod starts;
 mod windows;

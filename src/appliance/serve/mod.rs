@@ -57,8 +57,8 @@ WATCHDOG=1.
 Needs root, or CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF and rights on the backings.
 
 Exit codes: 0 stopped by a signal, everything answered; 1 stopped by a failure, or with requests
-unanswered; 2 command line or configuration wrong; 3 the machine does not allow it (no such
-interface, link down, no root, path missing or busy).";
+unanswered; 2 command line or configuration wrong; 3 the machine or the network does not allow it
+(no such interface, link down, no root, path missing or busy, every address taken by another target).";
 
 /// Serve disks and files as ATA over Ethernet.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -209,15 +209,20 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let config = args.configuration(&keeper)?;
     let mut signals = Signals::catch(Exit::Problem.code()).map_err(Error::Signals)?;
     let mut appliance = Appliance::start(&config, &keeper)?;
-    let serving = appliance.to_string();
-    tracing::info!("{serving}");
-    notify::ready(&serving);
+    tracing::info!("{appliance}");
+    let mut status = appliance.status();
+    notify::ready(&status);
 
     let watchdog = notify::watchdog();
     let mut said_alive = Instant::now();
     let mut dead = Vec::new();
     while dead.is_empty() && !signals.wait(watchdog.map_or(ROUND, |w| w.min(ROUND))) {
         appliance.look(&keeper);
+        let now = appliance.status();
+        if now != status {
+            notify::status(&now);
+            status = now;
+        }
         dead = appliance.dead_workers();
         if dead.is_empty() && watchdog.is_some_and(|w| said_alive.elapsed() >= w / 2) {
             notify::alive();

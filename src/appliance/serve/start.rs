@@ -1,7 +1,7 @@
 //! Puts an appliance together, and takes it apart again.
 //!
 //! Not here: waiting for a reason to stop (`serve`).
-//! Invariant: the order of a start is slots, facts, XDP program, memory, sockets, workers, shelves and sockets into
+//! Invariant: the order of a start is slots, facts, XDP program, guard, memory, sockets, workers, shelves and sockets into
 //! the program, announcement; a stop goes the other way, and a start that fails half-way is a stop from there.
 
 use super::describe::{PortLine, Serving, SlotLine};
@@ -10,6 +10,7 @@ use super::slots::{self, OpenSlot, SlotError};
 use super::watch::{self, Watch};
 use crate::appliance::check::machine;
 use crate::appliance::config::{Config, HugePages, Interface, Queues, Slot};
+use crate::appliance::guard::{Guard, GuardError, Rival, Ward};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::masks::{MaskMaps, Resident};
 use crate::appliance::topology::{self, Tenant, Topology, TopologyError};
@@ -20,7 +21,7 @@ use crate::net::ladder::{EstablishError, LadderError, Mode, Rung, Standing};
 use crate::net::nic::{Facts, NicError};
 use crate::net::steer::{Steer, SteerError};
 use crate::net::xsk::{Pages, Rings, Umem, XskError, XskQueue};
-use crate::protocol::Mac;
+use crate::protocol::{Address, Mac};
 use crate::shelf::{Routes, RoutesError};
 use crate::storage::FileId;
 use crate::storage::device::{Device, Durability};
@@ -119,6 +120,18 @@ pub enum StartError {
     /// The XDP program.
     #[error("{}", Causes(.0))]
     Steer(#[from] SteerError),
+    /// The guard against other targets with our addresses.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// Other targets have the addresses of all slots.
+    #[error(
+        "no slot can be served, because other targets answer for {slots}; the lines before this name them and say \
+         what to do"
+    )]
+    AllTaken {
+        /// The slots.
+        slots: String,
+    },
     /// Memory or a socket.
     #[error("{}", Causes(.0))]
     Xsk(#[from] XskError),
@@ -248,6 +261,7 @@ pub struct Appliance {
     counters: Vec<Arc<Counters>>,
     watch: Watch,
     monitor: Monitor,
+    guard: Guard,
     /// Gone with the appliance, and the lock with it.
     _state: Option<OwnedFd>,
     // Last, so that sockets are closed before their memory is let go.
@@ -274,8 +288,12 @@ impl Appliance {
             ),
             None => None,
         };
-        let slots = slots::open(&config.slots, keeper)?;
+        let mut slots = slots::open(&config.slots, keeper)?;
         let mut ports = open_ports(config, keeper)?;
+        tell_programs(&ports, &slots)?;
+        let guard = post_guard(config, &ports, keeper)?;
+        // What another target serves is not in this configuration any more.
+        let config = &stand_down(config, &mut slots, &guard.refused()?)?;
         let queues: Vec<Vec<u16>> = ports.iter().map(|port| port.queues.clone()).collect();
         let topology = place(config, &queues, &machine::affinity())?;
         warn_of(&slots, &topology, &ports);
@@ -299,7 +317,6 @@ impl Appliance {
         }
 
         let serving = serving(&slots, &ports, &topology, &umem);
-        tell_programs(&ports, &slots)?;
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
         let monitor = watch_over(&slots, &ports, &topology, keeper)?;
         let mut crew = Crew::new(Arc::clone(&shared));
@@ -326,7 +343,22 @@ impl Appliance {
         }
         crew.tell(Control::Announce);
         let watch = Watch::default();
-        Ok(Self { crew, shared, ports, serving, counters, watch, monitor, _state: state, _umem: umem })
+        Ok(Self { crew, shared, ports, serving, counters, watch, monitor, guard, _state: state, _umem: umem })
+    }
+
+    /// What it serves, and before that what is wrong with it, in one line.
+    #[must_use]
+    pub fn status(&self) -> String {
+        match self.guard.status() {
+            Some(alarm) => format!("{alarm}; {self}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// Everybody else who was heard about the addresses of our slots.
+    #[must_use]
+    pub fn rivals(&self) -> Vec<Rival> {
+        self.guard.rivals()
     }
 
     /// Workers that ended without being told, which is a defect.
@@ -363,7 +395,7 @@ impl Appliance {
     /// Takes no new frames, lets what is in flight end for so long, and takes everything down.
     #[must_use]
     pub fn stop(self, patience: Duration) -> Stopped {
-        let Self { crew, shared, ports, counters, .. } = self;
+        let Self { crew, shared, ports, counters, guard, .. } = self;
         let mut problems = Vec::new();
         for port in &ports {
             for queue in &port.queues {
@@ -373,6 +405,8 @@ impl Appliance {
             }
         }
         let ended = crew.end(patience);
+        // Until now these addresses were ours.
+        drop(guard);
         let census: Vec<_> = ended.reports.iter().map(|report| report.census).collect();
         let mut busy: Vec<_> = ended.reports.iter().flat_map(|report| report.busy.clone()).collect();
         busy.sort_unstable();
@@ -596,6 +630,25 @@ fn share(
         routes: Routes::new(owners)?,
         layout,
     })
+}
+
+/// Lets the guard look out for others with the addresses of our slots.
+fn post_guard(config: &Config, ports: &[OpenPort], keeper: &dyn Keeper) -> Result<Guard, StartError> {
+    let ward = |slot: &Slot| Ward { slot: slot.address, vlan: slot.vlan, rivals: slot.rivals };
+    let wards: Vec<Ward> = config.slots.iter().map(ward).collect();
+    Ok(Guard::start(ports.iter().map(|port| (&port.facts, &port.steer)), &wards, keeper)?)
+}
+
+/// Takes out the slots that must not be served, and gives the configuration without them.
+fn stand_down(config: &Config, slots: &mut Vec<OpenSlot>, refused: &[Address]) -> Result<Config, StartError> {
+    let mut config = config.clone();
+    config.slots.retain(|slot| refused.binary_search(&slot.address).is_err());
+    slots.retain(|slot| refused.binary_search(&slot.facts.address).is_err());
+    if slots.is_empty() {
+        let names: Vec<String> = refused.iter().map(Address::to_string).collect();
+        return Err(StartError::AllTaken { slots: names.join(" ") });
+    }
+    Ok(config)
 }
 
 /// Tells the XDP programs which addresses are ours, which slots, and who may talk to those.

@@ -1,0 +1,284 @@
+//! Two targets with one address: who serves, who refuses, and who is told.
+
+use crate::frames::{self, BROADCAST, Raw};
+use crate::lab::{Cable, End, INITIATOR, Lab, Server, TARGET, run};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+const ENVIRONMENT: i32 = 3;
+/// The tag by which an xshelf asks whose an address is.
+const GUARD_TAG: u32 = 0x9a0e_5e1f;
+const GUARD_TEXT: &[u8] = b"xshelf-guard/1 asks ff:ff:ff:ff:ff:fe";
+/// How long nothing may come before something is sent again.
+const MOMENT: Duration = Duration::from_millis(50);
+
+fn slot(address: &str, path: &Path) -> String {
+    format!("{address}={}", path.display())
+}
+
+/// `xshelf serve` at one end of the cable.
+fn serve(lab: &Lab, end: End, arguments: &[String]) -> Command {
+    let interface = if end == End::Target { TARGET } else { INITIATOR };
+    let mut command = lab.xshelf(end, &["serve", "--interface", interface]);
+    command.args(arguments);
+    command
+}
+
+/// The lines of the log that raise an alarm about a slot.
+fn alarms(log: &str, slot: &str) -> usize {
+    let slot = format!("slot {slot}: ");
+    log.lines().filter(|line| line.contains("ERROR") && line.contains(&slot)).count()
+}
+
+/// The address of an interface, as `ip` and the log write it.
+fn mac_of(lab: &Lab, end: End) -> String {
+    let mac = Raw::open(lab, end).mac;
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The slots that answer on the other side of the cable, seen from `end`.
+fn found(lab: &Lab, end: End) -> Vec<String> {
+    let interface = if end == End::Target { TARGET } else { INITIATOR };
+    let done = run(lab.xshelf(end, &["discover", interface, "--json"]));
+    let json: Value = serde_json::from_str(&done.output).unwrap_or_else(|e| panic!("{e}\n{done}"));
+    let targets = json["targets"].as_array().unwrap_or_else(|| panic!("no targets in {json:#}"));
+    targets.iter().map(|slot| slot["address"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What an announcement of a slot by somebody else looks like, by somebody who is not there.
+fn forged(address: (u16, u8), mac: [u8; 6]) -> Vec<u8> {
+    let mut frame = frames::head(BROADCAST, mac, 0x08, address.0, address.1, 1, 0);
+    frame.extend([0, 16, 0x40, 0x19, 2, 0x10, 0, 0]);
+    frame.resize(60, 0);
+    frame
+}
+
+#[test]
+fn the_second_refuses_its_only_slot() {
+    let lab = lab! { ..Cable::default() };
+    let (a, b) = (lab.image("a", MIB), lab.image("b", MIB));
+    let mut first = Server::start_command(&lab, serve(&lab, End::Target, &[slot("7.0", &a)]));
+    let second = run(serve(&lab, End::Initiator, &[slot("7.0", &b)]));
+    assert_eq!(second.code(), Some(ENVIRONMENT), "{second}");
+    assert_eq!(alarms(&second.errors, "7.0"), 1, "{second}");
+    let holder = mac_of(&lab, End::Target);
+    for word in [holder.as_str(), INITIATOR, "rivals = \"alarm\"", "no slot can be served", "7.0"] {
+        assert!(second.errors.contains(word), "no {word} in it\n{second}");
+    }
+    // The first one goes on, and knows who it was.
+    let intruder = mac_of(&lab, End::Initiator);
+    first.until("the first is told", |log, _| alarms(log, "7.0") == 1 && log.contains(&intruder));
+    assert_eq!(found(&lab, End::Initiator), ["7.0"]);
+    first.stop();
+    // With it gone, the second may.
+    Server::start_command(&lab, serve(&lab, End::Initiator, &[slot("7.0", &b)])).stop();
+}
+
+#[test]
+fn the_second_serves_its_other_slots() {
+    let lab = lab! { ..Cable::default() };
+    let (a, b, c) = (lab.image("a", MIB), lab.image("b", MIB), lab.image("c", MIB));
+    let first = Server::start_command(&lab, serve(&lab, End::Target, &[slot("7.0", &a)]));
+    let arguments = [slot("7.0", &b), slot("7.1", &c), slot("8.0", &lab.image("d", MIB))];
+    let mut second = Server::start_command(&lab, serve(&lab, End::Initiator, &arguments));
+    assert_eq!(found(&lab, End::Target), ["7.1", "8.0"]);
+    second.until("its status says so", |log, status| {
+        alarms(log, "7.0") == 1 && status.contains("not served because another target has the address: 7.0;")
+    });
+    let log = second.stop();
+    assert_eq!((alarms(&log, "7.1"), alarms(&log, "8.0")), (0, 0), "{log}");
+    first.stop();
+}
+
+#[test]
+fn the_override_serves_and_both_alarm() {
+    let lab = lab! { ..Cable::default() };
+    let (a, b) = (lab.image("a", MIB), lab.image("b", MIB));
+    let mut first = Server::start_command(&lab, serve(&lab, End::Target, &[slot("7.0", &a)]));
+    let alarm = format!("{},rivals=alarm", slot("7.0", &b));
+    let mut second = Server::start_command(&lab, serve(&lab, End::Initiator, &[alarm]));
+    assert_eq!(
+        (found(&lab, End::Target), found(&lab, End::Initiator)),
+        (vec!["7.0".into()], vec!["7.0".into()])
+    );
+    for server in [&mut first, &mut second] {
+        server.until("an alarm", |log, status| {
+            alarms(log, "7.0") > 0
+                && log.contains("stop one of them at once")
+                && status.starts_with("ALARM: another target answers for 7.0; ")
+        });
+    }
+    first.stop();
+    second.stop();
+}
+
+#[test]
+fn a_rival_that_comes_later_is_told_once() {
+    let lab = lab! { ..Cable::default() };
+    // Tags that are taken out on the way are seen by no XDP program.
+    for (end, interface) in [(End::Target, TARGET), (End::Initiator, INITIATOR)] {
+        let mut ethtool = Command::new("ethtool");
+        ethtool.args(["-K", interface, "rxvlan", "off", "txvlan", "off"]);
+        lab.enter(end, &mut ethtool);
+        run(ethtool).well();
+    }
+    let (a, b, c) = (lab.image("a", MIB), lab.image("b", MIB), lab.image("c", MIB));
+    let arguments = [slot("7.0", &a), slot("7.1", &b), format!("7.5={},vlan=5", c.display())];
+    let mut server = Server::start_command(&lab, serve(&lab, End::Target, &arguments));
+    let raw = Raw::open(&lab, End::Initiator);
+    let rival = [2, 0, 0, 0, 0, 0x77];
+    for _ in 0..5 {
+        raw.send(&forged((7, 0), rival));
+        // Longer than the program is silent about a slot.
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    // On another VLAN it is another slot.
+    raw.send(&forged((7, 5), rival));
+    server.until("an alarm", |log, status| {
+        alarms(log, "7.0") > 0 && status.starts_with("ALARM: another target answers for 7.0; ")
+    });
+    raw.send(&forged((7, 1), rival));
+    let mut tagged = forged((7, 5), [2, 0, 0, 0, 0, 0x78]);
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    server.until("the next", |log, _| alarms(log, "7.1") > 0);
+    raw.send(&tagged);
+    server.until("the last", |log, _| alarms(log, "7.5") > 0);
+    let log = server.stop();
+    assert_eq!((alarms(&log, "7.0"), alarms(&log, "7.1"), alarms(&log, "7.5")), (1, 1, 1), "{log}");
+    assert!(
+        log.contains("02:00:00:00:00:77 on tgt0") && log.contains("02:00:00:00:00:78 on tgt0 (VLAN 5)"),
+        "{log}"
+    );
+}
+
+#[test]
+fn of_two_at_the_same_moment_one_serves_and_both_alarm() {
+    let lab = lab! { ..Cable::default() };
+    let (a, b) = (lab.image("a", MIB), lab.image("b", MIB));
+    // The later, the nearer to the end of the first one's window, and then beyond it.
+    for (round, later) in [0, 0, 0, 240, 500, 730, 770, 900].into_iter().enumerate() {
+        let ends = if round % 2 == 0 { [End::Target, End::Initiator] } else { [End::Initiator, End::Target] };
+        // Also with the lower address at the other end.
+        for (end, low) in [(End::Target, round % 4 < 2), (End::Initiator, round % 4 >= 2)] {
+            let (interface, mac) = if end == End::Target { (TARGET, "11") } else { (INITIATOR, "22") };
+            let mac = format!("02:00:00:00:{}:{mac}", if low { "01" } else { "02" });
+            lab.ip(end, &["link", "set", interface, "address", &mac]);
+        }
+        let command = |end| serve(&lab, end, &[slot("7.0", if end == End::Target { &a } else { &b })]);
+        let mut first = Server::spawn(&lab, command(ends[0]));
+        std::thread::sleep(Duration::from_millis(later));
+        let mut second = Server::spawn(&lab, command(ends[1]));
+        let codes = [first.settle(), second.settle()].map(|status| status.map(|s| s.code()));
+        let (mut serves, refuses) = match codes {
+            [None, Some(Some(ENVIRONMENT))] => (first, second),
+            [Some(Some(ENVIRONMENT)), None] => (second, first),
+            _ => panic!("{later} ms: {codes:?}\n{}\n{}", first.log(), second.log()),
+        };
+        let (_, log) = refuses.end();
+        assert_eq!(alarms(&log, "7.0"), 1, "{log}");
+        serves.until("the one that serves alarms, too", |log, _| alarms(log, "7.0") > 0);
+        serves.stop();
+    }
+}
+
+#[test]
+fn two_ports_on_one_switch_are_no_rivals() {
+    let lab = lab! { ..Cable::default() };
+    lab.second_cable(9000);
+    for arguments in [
+        &["link", "add", "br0", "type", "bridge"][..],
+        &["link", "set", "ini0", "master", "br0"],
+        &["link", "set", "ini1", "master", "br0"],
+        &["link", "set", "br0", "up"],
+    ] {
+        lab.ip(End::Initiator, arguments);
+    }
+    let image = lab.image("a", MIB);
+    let mut command = lab.xshelf(End::Target, &["serve", "--interface", TARGET, "--interface", "tgt1"]);
+    command.args([slot("7.0", &image), slot("7.1", &lab.image("b", MIB))]);
+    let mut server = Server::start_command(&lab, command);
+    let raw = Raw::open(&lab, End::Initiator);
+    raw.send(&forged((7, 1), [2, 0, 0, 0, 0, 0x77]));
+    // Once this one is told, its own announcements and questions would have been, too.
+    server.until("a real one", |log, _| alarms(log, "7.1") > 0);
+    let log = server.stop();
+    assert_eq!((alarms(&log, "7.0"), alarms(&log, "7.1")), (0, 1), "{log}");
+}
+
+#[test]
+fn masks_do_not_hide_one_from_the_other() {
+    let lab = lab! { ..Cable::default() };
+    let (a, b) = (lab.image("a", MIB), lab.image("b", MIB));
+    // The same file on two machines: neither lists the other.
+    let masked = |path: &Path| format!("{},mask=02:00:00:00:00:55", slot("7.0", path));
+    let mut first = Server::start_command(&lab, serve(&lab, End::Target, &[masked(&a)]));
+    let second = run(serve(&lab, End::Initiator, &[masked(&b)]));
+    assert_eq!(second.code(), Some(ENVIRONMENT), "{second}");
+    assert_eq!(alarms(&second.errors, "7.0"), 1, "{second}");
+    first.until("the first is told", |log, _| alarms(log, "7.0") == 1);
+    // Hosts hear nothing all the same. The host that is listed is answered after they would have been.
+    let raw = Raw::open(&lab, End::Initiator);
+    raw.send(&frames::query(BROADCAST, raw.mac, 7, 0, 1));
+    let listed = [2, 0, 0, 0, 0, 0x55];
+    let answer = loop {
+        raw.send(&frames::query(BROADCAST, listed, 7, 0, 2));
+        if let Some(answer) =
+            raw.receive(MOMENT, |f| frames::is_response(f) && matches!(frames::tag_of(f), 1 | 2))
+        {
+            break answer;
+        }
+    };
+    assert_eq!((frames::tag_of(&answer), &answer[..6]), (2, &listed[..]));
+    first.stop();
+}
+
+#[test]
+fn before_it_serves_only_another_guard_is_answered() {
+    let lab = lab! { ..Cable::default() };
+    let raw = Raw::open(&lab, End::Initiator);
+    let mut asks = frames::head(BROADCAST, raw.mac, 0, 7, 0, 1, GUARD_TAG);
+    asks.extend([0, 0, 0, 0, 0, 0x10, 0, GUARD_TEXT.len() as u8]);
+    asks.extend(GUARD_TEXT);
+    let mut server = Server::spawn(&lab, serve(&lab, End::Target, &[slot("7.0", &lab.image("a", MIB))]));
+    // What it says, in the order it says it: it asks, it holds, it serves.
+    let mut said: Vec<&str> = Vec::new();
+    let mut host = None;
+    while !(said.contains(&"serves") && host.is_some()) {
+        raw.send(&frames::query(BROADCAST, raw.mac, 7, 0, 1));
+        raw.send(&asks);
+        while let Some(answer) = raw.receive(MOMENT, |f| frames::is_response(f) && frames::tag_of(f) != 0) {
+            let buffers = u16::from_be_bytes([answer[24], answer[25]]);
+            assert_eq!(answer[..6], raw.mac, "to nobody else");
+            if frames::tag_of(&answer) == 1 {
+                assert!(buffers >= 2, "a host was answered with a claim");
+                host = Some(said.clone());
+                continue;
+            }
+            let text = String::from_utf8_lossy(&answer[32..]).into_owned();
+            let now = match buffers {
+                0 if text.starts_with("xshelf-guard/1 asks ") => "asks",
+                0 if text.starts_with("xshelf-guard/1 holds ") => "holds",
+                0 => panic!("{text}"),
+                _ => "serves",
+            };
+            if said.last() != Some(&now) {
+                said.push(now);
+            }
+        }
+    }
+    let order = ["asks", "holds", "serves"];
+    assert!(
+        said.starts_with(&["asks"])
+            && said
+                .windows(2)
+                .all(|w| { order.iter().position(|s| *s == w[0]) < order.iter().position(|s| *s == w[1]) }),
+        "{said:?}"
+    );
+    assert!(host.is_some_and(|before| before.last() != Some(&"asks")), "a host was answered while it asked");
+    assert_eq!(server.settle(), None);
+    let log = server.stop();
+    assert_eq!(alarms(&log, "7.0"), 1, "{log}");
+}
