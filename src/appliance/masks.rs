@@ -5,8 +5,10 @@
 //! Invariant: whoever may talk to a slot by the list in force or by the one that is about to be passes at any moment;
 //! what cannot be told a program leaves the slot open there.
 
+use crate::appliance::state::clerk::MaskHook;
 use crate::net::steer::{SlotMaps, SteerError};
 use crate::protocol::{Address, Mac};
+use crate::shelf::SlotState;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who may talk to a slot.
@@ -247,6 +249,17 @@ impl<G: Gate> MaskMaps<G> {
     }
 }
 
+impl MaskHook for MaskMaps {
+    fn widen(&mut self, slot: Address, _: &SlotState, new: &SlotState) {
+        // What the old one admits is what the programs hold.
+        self.widen(slot, &new.mask);
+    }
+
+    fn narrow(&mut self, slot: Address, state: &SlotState) {
+        self.narrow(slot, &state.mask);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,6 +388,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_clerk_changes_the_list_of_hosts_and_not_that_of_the_configuration() {
+        // As the clerk calls it.
+        let mut maps: MaskMaps = MaskMaps::new(Vec::new());
+        maps.add(Resident { slot: SLOT, vlan: 0, allow: &[mac(1)], mask: &[] });
+        let state =
+            |list: &[u8]| SlotState { mask: macs(list).into_iter().collect(), ..SlotState::default() };
+        MaskHook::widen(&mut maps, SLOT, &state(&[]), &state(&[1, 2]));
+        MaskHook::narrow(&mut maps, SLOT, &state(&[1, 2]));
+        let held = &maps.slots[&SLOT].held;
+        assert!(held.masked && held.hosts.iter().copied().eq([mac(1)]), "{held:?}");
+        MaskHook::narrow(&mut maps, SLOT, &state(&[2]));
+        assert!(maps.slots[&SLOT].held.hosts.is_empty() && maps.opened() == 0);
     }
 
     #[test]

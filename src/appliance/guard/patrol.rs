@@ -13,7 +13,7 @@ use crate::net::steer::{EventKind, Events, Steer, SteerError};
 use crate::protocol::{Address, Mac};
 use crate::worker::{EventFd, Ringer as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -81,12 +81,10 @@ impl Guard {
         let (mut sites, mut posts) = (Vec::new(), Vec::new());
         for (facts, steer) in ports {
             let (name, mac) = (facts.name.clone(), facts.mac);
-            let mut sockets = BTreeMap::new();
-            for vlan in wards.iter().map(|ward| ward.vlan) {
-                if !sockets.contains_key(&vlan) {
-                    sockets.insert(vlan, keeper.listen(&name, (vlan != 0).then_some(vlan))?);
-                }
-            }
+            let vlans: BTreeSet<u16> = wards.iter().map(|ward| ward.vlan).collect();
+            let listen =
+                |vlan| Ok::<_, GuardError>((vlan, keeper.listen(&name, (vlan != 0).then_some(vlan))?));
+            let sockets = vlans.into_iter().map(listen).collect::<Result<_, _>>()?;
             sites.push(Site { name: name.clone(), mac, linked: facts.running });
             posts.push(Post { name, mac, sockets, events: steer.events()?, gone: false });
         }

@@ -651,8 +651,8 @@ fn stand_down(config: &Config, slots: &mut Vec<OpenSlot>, refused: &[Address]) -
     Ok(config)
 }
 
-/// Tells the XDP programs which addresses are ours, which slots, and who may talk to those.
-fn tell_programs(ports: &[OpenPort], slots: &[OpenSlot]) -> Result<(), StartError> {
+/// Tells the XDP programs which addresses are ours, which slots, and who may talk to those; gives back what changes that.
+fn tell_programs(ports: &[OpenPort], slots: &[OpenSlot]) -> Result<MaskMaps, StartError> {
     let own: Vec<Mac> = ports.iter().map(|port| port.facts.mac).collect();
     let mut maps = Vec::new();
     for port in ports {
@@ -668,7 +668,7 @@ fn tell_programs(ports: &[OpenPort], slots: &[OpenSlot]) -> Result<(), StartErro
             mask: &facts.state.mask,
         });
     }
-    Ok(())
+    Ok(masks)
 }
 
 fn sectors(port: &OpenPort) -> u8 {
