@@ -20,6 +20,7 @@ use xshelf::limits;
 use xshelf::storage::device::{
     self, Access, Backing, Device, Durability, Identity, OpenError, Options, User, open,
 };
+use xshelf::storage::health;
 use xshelf::storage::memory::MemoryStorage;
 use xshelf::storage::uring::{self, FileError, SetupError, UringStorage};
 use xshelf::storage::{Done, Failure, FileId, Job, Storage, Ticket, Verb, Woken};
@@ -179,7 +180,14 @@ impl Rig for Ring {
         self.ring.wait_event(Some(HANG));
     }
     fn contents(&self) -> Vec<u8> {
-        std::fs::read(&self.path).unwrap()
+        use std::io::{Read as _, Seek as _, SeekFrom};
+        let mut file = std::fs::File::open(&self.path).unwrap();
+        file.seek(SeekFrom::Start(self.device().start())).unwrap();
+        let mut bytes = Vec::new();
+        // A file as long as it is, of a disk what is served.
+        let most = if self.device().backing() == Backing::File { u64::MAX } else { self.device().size() };
+        file.take(most).read_to_end(&mut bytes).unwrap();
+        bytes
     }
     fn truncate(&mut self, size: u64) -> bool {
         let file = self.device().backing() == Backing::File;
@@ -833,6 +841,37 @@ fn a_device_of_large_sectors_does_what_storage_does() {
         // Through the page cache, so the device's cache alone proves nothing.
         assert_eq!(d.durability(), Durability::EachWrite);
     });
+}
+
+/// Disks of any kind, whose contents are lost: `XSHELF_TEST_DISKS=/dev/nvme0n1:/dev/sda`. Virtual machines of
+/// `tests/vm/appliance-vm.sh` have some.
+#[test]
+fn real_disks_do_what_storage_does_and_say_how_they_are() {
+    let Some(disks) = std::env::var_os("XSHELF_TEST_DISKS") else {
+        println!("SKIPPED: XSHELF_TEST_DISKS names no disks whose contents may be lost");
+        return;
+    };
+    for path in std::env::split_paths(&disks) {
+        let window = Options { offset: 1 << 20, length: Some(SIZE as u64), ..READ_WRITE };
+        // The suite begins with zeroes.
+        std::fs::write(&path, vec![0; 4 * SIZE]).unwrap();
+        ring_suite(&path, window, |d| assert_eq!((d.backing(), d.size()), (Backing::Block, SIZE as u64)));
+        let device = open(&path, window).unwrap_or_else(|e| panic!("{e}"));
+        let report = device.patient().unwrap().map(|patient| health::examine(&patient));
+        println!(
+            "{}: {}, logical block {}, physical block {}, trims: {}, durable: {}, says of its health: {report:?}",
+            path.display(),
+            device.access(),
+            device.logical_block(),
+            device.physical_block(),
+            device.trims(),
+            device.durability()
+        );
+        assert!(
+            report.is_none_or(|r| r.condition != health::Condition::Unknown),
+            "it was asked and did not say"
+        );
+    }
 }
 
 // ---- durability --------------------------------------------------------------------------------------------------
