@@ -75,6 +75,9 @@ pub enum Failure {
     /// The kernel said so; the value is the errno.
     #[error("{}", std::io::Error::from_raw_os_error(*.0))]
     Errno(i32),
+    /// The range is free, but the flush that was to make that durable failed; the value is its errno.
+    #[error("the flush after it: {}", std::io::Error::from_raw_os_error(*.0))]
+    Unsynced(i32),
     /// Nothing more could be transferred: the file is shorter than it was.
     #[error("the file ended early")]
     Short,

@@ -624,6 +624,7 @@ impl UringStorage {
         let verb = if slot.flushing { Verb::Flush } else { job.verb };
         let (moved, next) = judge(verb, job.len, slot.moved, result, unit);
         slot.moved = moved;
+        let flushing = slot.flushing;
         match next {
             // Freeing a range is no write to the kernel: there is no flag that makes it durable with it, neither the
             // journal's record of a hole nor what a device has in its cache. Not linked to the discard as a second
@@ -650,6 +651,9 @@ impl UringStorage {
             Next::Again => {
                 let errno = if result < 0 { -result } else { libc::EIO };
                 self.end(index, Err(Failure::Errno(errno)));
+            }
+            Next::End(Err(Failure::Errno(errno))) if flushing => {
+                self.end(index, Err(Failure::Unsynced(errno)));
             }
             Next::End(result) => self.end(index, result),
         }
@@ -1128,6 +1132,59 @@ mod tests {
             (16384, &[4; 512][..], &[5; 512][..])
         );
         assert!(bytes[..2048].iter().chain(&bytes[3072..]).all(|&b| b == 0));
+    }
+
+    #[test]
+    fn a_discard_is_done_when_its_flush_is() {
+        use crate::storage::{Ticket, device};
+        let path = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        path.as_file().set_len(16384).unwrap();
+        for (write_back, flushes) in [(false, true), (true, false)] {
+            let options = device::Options { write_back, ..Default::default() };
+            let file = device::open(path.path(), options).unwrap();
+            if file.durability() == device::Durability::Ram {
+                println!("SKIPPED: /var/tmp is in memory, so nothing is flushed there");
+                return;
+            }
+            let mut ring = UringStorage::new(Arc::new(Region::heap(2)), 1, vec![file]).unwrap();
+            // The kernel's word on the discard, then on the flush, and what comes of them.
+            for (discard, flush, want) in [
+                (0, 0, Ok(())),
+                (0, -libc::EIO, Err(Failure::Unsynced(libc::EIO))),
+                (0, -libc::EINTR, Err(Failure::Unsynced(libc::EINTR))),
+                (-libc::EIO, 0, Err(Failure::Errno(libc::EIO))),
+            ] {
+                let index = ring.free.pop().unwrap();
+                ring.busy[0] += 1;
+                let slot = &mut ring.slots[index as usize];
+                let job = Job {
+                    ticket: Ticket(7),
+                    file: FileId(0),
+                    verb: Verb::Discard,
+                    offset: 0,
+                    buffer: Buffer::None,
+                    at: 0,
+                    len: 4096,
+                };
+                (slot.job, slot.moved, slot.tries, slot.flushing) = (Some(job), 0, 0, false);
+                let generation = slot.generation;
+                ring.completed(index, generation, discard);
+                if discard == 0 && flushes {
+                    assert_eq!(ring.in_flight(), 1, "the flush is on its way");
+                    assert_eq!(ring.ring.submission().len(), 1);
+                    ring.completed(index, generation, flush);
+                    // The one that was sent belongs to nothing now.
+                    let stray = ring.stats.stray;
+                    while ring.stats.stray == stray {
+                        ring.turn();
+                    }
+                }
+                let want = if flushes || discard != 0 { want } else { Ok(()) };
+                let mut results = Vec::new();
+                ring.reap(9, &mut |done| results.push(done.result));
+                assert_eq!(results, [want], "{discard} {flush}");
+            }
+        }
     }
 
     #[test]

@@ -364,7 +364,10 @@ fn outcome_of(slot: &mut Slot, cached: bool, io: Io, failure: Failure) -> Outcom
     let address = slot.facts().address;
     let full =
         matches!(failure, Failure::Errno(e) if e == libc::ENOSPC || e == libc::EDQUOT || e == libc::EFBIG);
+    let beyond = io.lba.saturating_add(io.span) > slot.facts().sectors;
     match io.access {
+        // It waited while the backing became shorter, and then was not tried.
+        _ if failure == Failure::Short && beyond => Outcome::NOT_FOUND,
         Access::Read | Access::Verify => {
             tracing::debug!("slot {address}: read of {} sectors at {} failed: {failure}", io.count, io.lba);
             let gone = matches!(failure, Failure::Errno(e) if e == libc::ENODEV || e == libc::ENXIO || e == libc::EBADF);
@@ -376,18 +379,22 @@ fn outcome_of(slot: &mut Slot, cached: bool, io: Io, failure: Failure) -> Outcom
             tracing::debug!("slot {address}: write of {} sectors at {} failed: {failure}", io.count, io.lba);
             Outcome::FAULT
         }
-        // What is not freed is not lost either.
-        Access::Trim => {
+        // What is not freed is not lost either. But a flush that fails may tell of anything.
+        Access::Trim if !matches!(failure, Failure::Unsynced(_)) => {
             tracing::debug!("slot {address}: trim failed: {failure}");
             let unable = matches!(failure, Failure::Errno(e) if e == libc::EOPNOTSUPP || e == libc::ENOTTY || e == libc::EINVAL);
             if unable { Outcome::ABORTED } else { Outcome::FAULT }
         }
-        Access::Write | Access::WriteThrough | Access::Flush => {
+        Access::Write | Access::WriteThrough | Access::Flush | Access::Trim => {
             if slot.fail() {
                 tracing::error!(
                     "slot {address}: {} failed: {failure}; what was written last may be lost, so the slot takes no more \
                      writes until xshelf is started again - check the device and its kernel log",
-                    if io.access == Access::Flush { "a flush" } else { "a write" },
+                    match io.access {
+                        Access::Flush => "a flush",
+                        Access::Trim => "a trim",
+                        _ => "a write",
+                    },
                 );
             }
             Outcome::FAULT

@@ -618,6 +618,26 @@ fn of_two_flushes_the_second_waits_for_what_the_first_finds() {
 }
 
 #[test]
+fn what_waited_while_the_backing_became_shorter_is_out_of_range_and_no_damage() {
+    let mut world = World::new(&Shape::default());
+    let last = SECTORS - 1;
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    for tag in 1..=2 {
+        world.send(0, &write(0, tag, last, &data(1, 1)));
+        world.turn();
+    }
+    let half = SECTORS as u64 / 2;
+    world.shared.posts[0].command(Control::Resized { slot: 0, sectors: half }).unwrap();
+    world.turn();
+    world.workers[0].storage_mut().schedule(Schedule::InOrder);
+    world.settle();
+    let answers: Vec<_> =
+        world.replies(0).iter().filter(|r| r[19] == 0).map(|r| (r[23], r[27], r[25])).collect();
+    assert_eq!(answers, [(1, 0x41, 0x10), (2, 0x41, 0x10)]);
+    assert_eq!(world.ask(&write(0, 3, 0, &data(1, 1)))[0][27], 0x40, "writes within are taken");
+}
+
+#[test]
 fn no_room_is_damage_where_the_page_cache_is_between() {
     for (cached, later) in [(false, 0x40), (true, 0x61)] {
         let mut world = World::new(&Shape { cached, ..Shape::default() });
@@ -867,6 +887,11 @@ fn trim_frees_its_ranges_one_after_the_other() {
     let unable = Failure::Errno(libc::EOPNOTSUPP);
     world.workers[0].storage_mut().fail(FileId(0), Verb::Discard, Fault::once(unable));
     assert_eq!(world.ask(&trim(12, &page(&[(30, 1)], 1)))[0][24..28], [0x40, 4, 1, 0x41]);
+    // Unless it was the flush that failed: that may have been told of the loss of something else.
+    let unsynced = Failure::Unsynced(libc::EIO);
+    world.workers[0].storage_mut().fail(FileId(0), Verb::Discard, Fault::once(unsynced));
+    assert_eq!(world.ask(&trim(13, &page(&[(30, 1)], 1)))[0][24..28], [0x40, 4, 1, 0x61]);
+    assert_eq!(world.ask(&write(0, 14, 0, &data(1, 1)))[0][27], 0x61, "the slot promises nothing any more");
 }
 
 #[test]
