@@ -124,8 +124,8 @@ impl Monitor {
         Ok(Self { slots: seen, ports, findings, _threads: threads })
     }
 
-    /// Looks at the ports, takes what the threads found, tells the workers, and returns what should be logged.
-    pub fn look(&mut self, shared: &Shared, keeper: &dyn Keeper) -> Vec<Line> {
+    /// Looks at the ports (`link` tells of one, by its name), takes what the threads found, tells the workers, and returns what should be logged.
+    pub fn look(&mut self, shared: &Shared, link: impl Fn(&str) -> Result<Link, NicError>) -> Vec<Line> {
         let mut lines = Vec::new();
         while let Ok(finding) = self.findings.try_recv() {
             match finding {
@@ -138,7 +138,7 @@ impl Monitor {
             }
         }
         for (port, seen) in shared.ports.iter().zip(&mut self.ports) {
-            let now = match keeper.link(&seen.name) {
+            let now = match link(&seen.name) {
                 Ok(now) => now,
                 // That its program is gone is seen and said elsewhere.
                 Err(NicError::Missing { .. }) => continue,
@@ -439,6 +439,71 @@ mod tests {
         measure(&mut gauges, &sender);
         let found: Vec<Finding> = findings.try_iter().collect();
         assert!(matches!(found[..], [Finding::Size { slot: 5, bytes: Ok(8192) }]), "{found:?}");
+    }
+
+    #[test]
+    fn what_a_worker_has_no_room_for_is_told_with_a_later_look() {
+        use crate::frame::{Layout, Region, WorkerShare};
+        use crate::shelf::Routes;
+        use crate::worker::{Mail, Port, WorkerPost};
+        use std::cell::Cell;
+        let layout = Layout::plan(&[WorkerShare { receive: vec![], runs: 1, own: 1 }]).unwrap();
+        let shared = Shared {
+            region: std::sync::Arc::new(Region::heap(layout.chunks())),
+            ports: vec![Port::new("p0".into(), LINK.mac, LINK.mtu, u32::MAX, 3)],
+            queues: vec![],
+            routes: Routes::new(std::iter::empty()).unwrap(),
+            posts: (0..2).map(|_| WorkerPost::for_worker(layout.chunks(), 20).unwrap()).collect(),
+            layout,
+        };
+        let (found, findings) = channel();
+        let slots = (0..20).map(|number| Seen { number, worker: WorkerId(1), ..seen() }).collect();
+        let ports = vec![SeenPort { name: "p0".into(), link: LINK, owing: vec![] }];
+        let mut monitor = Monitor { slots, ports, findings, _threads: vec![] };
+        let now = Cell::new(LINK);
+        let link = |name: &str| {
+            assert_eq!(name, "p0");
+            Ok(now.get())
+        };
+        let told = |worker: usize| {
+            let mut told = Vec::new();
+            while let Some(mail) = shared.posts[worker].take() {
+                shared.posts[worker].dealt_with(1);
+                let Mail::Command(command) = mail else { panic!("{mail:?}") };
+                told.push(command);
+            }
+            told
+        };
+        assert!(monitor.look(&shared, link).is_empty());
+        assert!(told(0).is_empty() && told(1).is_empty(), "nothing has changed");
+        for slot in 0..20 {
+            found.send(Finding::Size { slot, bytes: Ok(512) }).unwrap();
+            let report = Report { condition: Condition::Failing, remarks: vec![] };
+            found.send(Finding::Health { slot, report }).unwrap();
+        }
+        found.send(Finding::Size { slot: 99, bytes: Ok(512) }).unwrap();
+        now.set(Link { mtu: 1500, ..LINK });
+        assert_eq!(monitor.look(&shared, link).len(), 41);
+        assert_eq!(shared.ports[0].sectors(), 2);
+        assert_eq!(told(0), [Control::AnnounceOn(PortId(0))]);
+        let mut all = told(1);
+        assert_eq!(all.len(), WAITING, "its ring has room left for others");
+        // A stuck worker is not filled up.
+        monitor.tell(&shared);
+        monitor.tell(&shared);
+        assert_eq!(shared.posts[1].commands(), WAITING);
+        for _ in 0..9 {
+            all.extend(told(1));
+            assert!(monitor.look(&shared, link).is_empty(), "said once");
+        }
+        let sized = |n| Control::Resized { slot: n, sectors: 1 };
+        let ill = |n| Control::Health { slot: n, health: Health::Failing };
+        let mut want: Vec<Control> = (0..20).flat_map(|n| [sized(n), ill(n)]).collect();
+        want.push(Control::AnnounceOn(PortId(0)));
+        assert_eq!(all, want, "each once, and in the end all");
+        // An interface that is gone is nobody's news here.
+        let gone = |name: &str| Err(NicError::Missing { name: name.into(), others: vec![] });
+        assert!(monitor.look(&shared, gone).is_empty() && told(0).is_empty());
     }
 
     #[test]

@@ -369,7 +369,7 @@ impl Appliance {
 
     /// Tells the workers what has changed since the last look, and logs what has come up.
     pub fn look(&mut self, keeper: &dyn Keeper) {
-        for (level, line) in self.monitor.look(&self.shared, keeper) {
+        for (level, line) in self.monitor.look(&self.shared, |name| keeper.link(name)) {
             match level {
                 Level::ERROR => tracing::error!("{line}"),
                 Level::WARN => tracing::warn!("{line}"),
