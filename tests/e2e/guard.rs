@@ -4,7 +4,7 @@ use crate::frames::{self, BROADCAST, Raw};
 use crate::lab::{Cable, End, INITIATOR, Lab, Server, TARGET, run};
 use serde_json::Value;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -46,6 +46,16 @@ fn found(lab: &Lab, end: End) -> Vec<String> {
     let json: Value = serde_json::from_str(&done.output).unwrap_or_else(|e| panic!("{e}\n{done}"));
     let targets = json["targets"].as_array().unwrap_or_else(|| panic!("no targets in {json:#}"));
     targets.iter().map(|slot| slot["address"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Tags that are taken out on the way are seen by no XDP program.
+fn keep_tags(lab: &Lab) {
+    for (end, interface) in [(End::Target, TARGET), (End::Initiator, INITIATOR)] {
+        let mut ethtool = Command::new("ethtool");
+        ethtool.args(["-K", interface, "rxvlan", "off", "txvlan", "off"]);
+        lab.enter(end, &mut ethtool);
+        run(ethtool).well();
+    }
 }
 
 /// What an announcement of a slot by somebody else looks like, by somebody who is not there.
@@ -118,13 +128,7 @@ fn the_override_serves_and_both_alarm() {
 #[test]
 fn a_rival_that_comes_later_is_told_once() {
     let lab = lab! { ..Cable::default() };
-    // Tags that are taken out on the way are seen by no XDP program.
-    for (end, interface) in [(End::Target, TARGET), (End::Initiator, INITIATOR)] {
-        let mut ethtool = Command::new("ethtool");
-        ethtool.args(["-K", interface, "rxvlan", "off", "txvlan", "off"]);
-        lab.enter(end, &mut ethtool);
-        run(ethtool).well();
-    }
+    keep_tags(&lab);
     let (a, b, c) = (lab.image("a", MIB), lab.image("b", MIB), lab.image("c", MIB));
     let arguments = [slot("7.0", &a), slot("7.1", &b), format!("7.5={},vlan=5", c.display())];
     let mut server = Server::start_command(&lab, serve(&lab, End::Target, &arguments));
@@ -152,6 +156,63 @@ fn a_rival_that_comes_later_is_told_once() {
         log.contains("02:00:00:00:00:77 on tgt0") && log.contains("02:00:00:00:00:78 on tgt0 (VLAN 5)"),
         "{log}"
     );
+}
+
+#[test]
+fn a_slot_is_that_of_its_vlan() {
+    let lab = lab! { ..Cable::default() };
+    keep_tags(&lab);
+    let (a, b) = (lab.image("a", MIB), lab.image("b", MIB));
+    let on = |vlan: u16, path: &Path| format!("7.0={},vlan={vlan}", path.display());
+    let first = Server::start_command(&lab, serve(&lab, End::Target, &[on(5, &a)]));
+    let same = run(serve(&lab, End::Initiator, &[on(5, &b)]));
+    assert_eq!(same.code(), Some(ENVIRONMENT), "{same}");
+    assert!(same.errors.contains("on ini0 (VLAN 5) answers for this address"), "{same}");
+    for vlan in [0, 6] {
+        let log = Server::start_command(&lab, serve(&lab, End::Initiator, &[on(vlan, &b)])).stop();
+        assert_eq!(alarms(&log, "7.0"), 0, "{log}");
+    }
+    first.stop();
+}
+
+#[test]
+fn vblade_is_a_rival_like_any_other() {
+    let lab = lab! { ..Cable::default() };
+    let (a, b) = (lab.image("a", MIB), lab.image("b", MIB));
+    let vblade = |slot: &str| {
+        let mut command = Command::new("vblade");
+        command.args(["7", slot, INITIATOR]).arg(&b).stdout(Stdio::null()).stderr(Stdio::null());
+        lab.enter(End::Initiator, &mut command);
+        command.spawn().map(Vblade)
+    };
+    let Ok(first) = vblade("0") else {
+        println!("SKIPPED: there is no vblade here");
+        return;
+    };
+    // It takes a moment until it answers; before that xshelf would rightly serve the slot.
+    let raw = Raw::open(&lab, End::Target);
+    while raw.receive(MOMENT, |f| frames::is_response(f) && f[18] == 0).is_none() {
+        raw.send(&frames::query(BROADCAST, raw.mac, 7, 0, 1));
+    }
+    let refused = run(serve(&lab, End::Target, &[slot("7.0", &a)]));
+    assert_eq!((refused.code(), alarms(&refused.errors, "7.0")), (Some(ENVIRONMENT), 1), "{refused}");
+    drop(first);
+    let mut server =
+        Server::start_command(&lab, serve(&lab, End::Target, &[slot("7.0", &a), slot("7.1", &b)]));
+    // It announces itself, in version 0 of the protocol.
+    let second = vblade("1").unwrap();
+    server.until("the announcement is noticed", |log, _| alarms(log, "7.1") == 1);
+    drop(second);
+    assert_eq!(alarms(&server.stop(), "7.0"), 0);
+}
+
+struct Vblade(Child);
+
+impl Drop for Vblade {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

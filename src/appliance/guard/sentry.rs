@@ -19,7 +19,7 @@ use super::wire::{Claim, Heard, Stance, Word};
 use crate::appliance::config::Rivals;
 use crate::limits;
 use crate::protocol::{Address, Mac};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often it is asked at the beginning.
@@ -182,6 +182,8 @@ pub struct Sentry {
     sites: Vec<Site>,
     lowest: Mac,
     slots: BTreeMap<Address, Slot>,
+    /// Those that are not served because of a rival.
+    refused: Vec<Address>,
     phase: Phase,
     /// Whether there was a carrier at the last look, by site.
     linked: Vec<bool>,
@@ -202,6 +204,7 @@ impl Sentry {
             linked: vec![false; sites.len()],
             sites,
             slots: wards.iter().map(|ward| (ward.slot, slot(ward))).collect(),
+            refused: Vec::new(),
             phase: Phase::Waiting,
             fresh: Vec::new(),
             known: BTreeMap::new(),
@@ -303,6 +306,7 @@ impl Sentry {
         for (slot, mac) in seen {
             self.alarm(now, slot, mac, orders);
         }
+        self.refused.clone_from(&refused);
         orders.push(Order::Decided { refused });
     }
 
@@ -519,24 +523,17 @@ impl Sentry {
     /// What is wrong, in a few words; `None` if nothing is.
     #[must_use]
     pub fn status(&self, now: Duration) -> Option<String> {
-        let names = |wanted: &dyn Fn(&Slot) -> bool| {
-            let names: Vec<String> = self
-                .slots
-                .values()
-                .filter(|slot| wanted(slot))
-                .map(|slot| slot.ward.slot.to_string())
-                .collect();
+        let names = |slots: BTreeSet<Address>| {
+            let names: Vec<String> = slots.iter().map(Address::to_string).collect();
             (!names.is_empty()).then(|| names.join(" "))
         };
-        let contested = names(&|slot| {
-            slot.standing == Standing::Served
-                && self.known.range((slot.ward.slot, Mac::default())..=(slot.ward.slot, Mac::BROADCAST)).any(
-                    |(_, known)| {
-                        known.rival.sight == Sight::Answers && now.saturating_sub(known.rival.last) <= PRESENT
-                    },
-                )
+        let contested = self.known.values().map(|known| &known.rival).filter(|rival| {
+            rival.sight == Sight::Answers
+                && now.saturating_sub(rival.last) <= PRESENT
+                && self.slots.get(&rival.slot).is_some_and(|slot| slot.standing == Standing::Served)
         });
-        let refused = names(&|slot| matches!(slot.standing, Standing::Refused { .. }));
+        let contested = names(contested.map(|rival| rival.slot).collect());
+        let refused = names(self.refused.iter().copied().collect());
         let parts: Vec<String> = [
             contested.map(|slots| format!("ALARM: another target answers for {slots}")),
             refused.map(|slots| format!("not served because another target has the address: {slots}")),

@@ -2,7 +2,6 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
 
 const SLOT: Address = Address { shelf: 7, slot: 0 };
 /// When it is decided, if nothing comes between.
