@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use xshelf::appliance::{check, serve};
+use xshelf::appliance::{check, import, serve};
 use xshelf::exit::Exit;
 use xshelf::initiator::{BenchArgs, DiscoverArgs, ProbeArgs, bench, discover, probe};
 
@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   xshelf serve --interface eth1 7.0=/dev/nvme0n1       a disk for every host on eth1
   xshelf check /etc/xshelf/xshelf.toml                 what is wrong with a configuration, all of it
+  xshelf import /etc/vblade.conf.d                     a configuration from that of vblade or ggaoed
   xshelf discover eth1                                 which shelves and slots answer on eth1
   xshelf bench eth1 7.0 --mode read                    how fast a slot is read
   xshelf probe eth1 7.0                                is the path to a slot and back healthy
@@ -28,6 +29,7 @@ struct Arguments {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Import(import::Args),
     Discover(DiscoverArgs),
     Bench(BenchArgs),
     Probe(ProbeArgs),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let done = match &arguments.command {
         Command::Serve(args) => serve::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Check(args) => check::run(args).map_err(|e| (e.exit(), e.to_string())),
+        Command::Import(args) => import::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Bench(args) => bench::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Probe(args) => probe::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Discover(args) => discover::run(args).map_err(|e| (e.exit(), e.to_string())),

@@ -312,3 +312,100 @@ fn an_interface_that_is_not_there_is_code_3() {
     assert_one_line(&output);
     assert!(err(&output).starts_with("xshelf: no-such-if0: no such interface"), "{}", err(&output));
 }
+
+/// The bits of Debian's /etc/vblade.conf.d (vblade-persistence(5)).
+const VBLADE: &str =
+    "# the array\nshelf=7\nslot=3\nnetif=eth1\nfilename=/dev/sdb\noptions='-s -o 8 -m 020000000001'\n";
+
+#[test]
+fn import_writes_what_check_accepts() {
+    let (dir, path) = file(VBLADE);
+    let output = xshelf(&["import", &path]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(err(&output).ends_with("1 slot, 0 warnings, 1 note\n"), "{}", err(&output));
+    let toml = dir.path().join("ours.toml");
+    std::fs::write(&toml, &output.stdout).expect("a file");
+    let toml = toml.to_str().expect("UTF-8");
+    let check = xshelf(&["check", "--document-only", toml]);
+    assert_eq!(code(&check), 0, "{}", out(&check));
+    assert!(out(&check).contains("slot 7.3: /dev/sdb"), "{}", out(&check));
+
+    // Into a file: never over another one unless that is wished.
+    let output = xshelf(&["import", &path, "--output", toml]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        err(&output)
+            .ends_with(&format!("xshelf: {toml} exists; name another file, or overwrite it with --force\n"))
+    );
+    std::fs::write(toml, "").expect("a file");
+    assert_eq!(code(&xshelf(&["import", &path, "--output", toml, "--force"])), 0);
+    let written = std::fs::read_to_string(toml).expect("the file");
+    assert!(written.contains("\nallow = [\"02:00:00:00:00:01\"]\n"), "{written}");
+    let fresh = dir.path().join("fresh.toml");
+    assert_eq!(code(&xshelf(&["import", &path, "-o", fresh.to_str().expect("UTF-8")])), 0);
+    assert_eq!(std::fs::read_to_string(&fresh).expect("the file"), written);
+}
+
+#[test]
+fn import_tells_what_it_could_not_take() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(path, text).expect("a file");
+    };
+    write("vblade/a.conf", VBLADE);
+    write("vblade/b.conf", "shelf=7\nslot=4\nnetif=eth1\nfilename=/dev/sdc\nionice=-c3\n");
+    write("vblade/c.conf.off", "shelf=7\nslot=5\nnetif=eth1\nfilename=/dev/sdd\n");
+    for (name, text) in [("SHELF", "8\n"), ("SLOT", "1\n"), ("NETIF", "eth2\n"), ("SOURCE", "/dev/sde\n")] {
+        write(&format!("persist/e8.1/env/{name}"), text);
+    }
+    write("persist/e8.1/macs/020000000002", "");
+    write("persist/e8.2/env/SHELF", "8\n");
+    write(
+        "ggaoed.conf",
+        "[defaults]\ninterfaces = eth1\n[x]\npath = /dev/sdf\nshelf = 9\nslot = 0\nmax-delay = 0.1\n",
+    );
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_owned();
+    let output = xshelf(&["import", &path("vblade"), &path("persist"), &path("ggaoed.conf")]);
+    assert_eq!(code(&output), 1);
+    let toml = out(&output);
+    let slots: Vec<&str> = toml.lines().filter(|l| l.starts_with("address = ")).collect();
+    assert_eq!(slots, ["7.3", "7.4", "8.1", "9.0"].map(|a| format!("address = \"{a}\"")), "{toml}");
+    let text = err(&output);
+    let files: Vec<&str> = text.lines().filter_map(|l| l.split(':').next()?.rsplit('/').next()).collect();
+    let order =
+        ["a.conf", "b.conf", "e8.1", "e8.2", "ggaoed.conf"].map(|f| files.iter().position(|l| *l == f));
+    assert!(order.is_sorted() && order.iter().all(Option::is_some), "{text}");
+    let (vblade, persist, ggaoed) = (path("vblade"), path("persist"), path("ggaoed.conf"));
+    for want in [
+        format!("{vblade}/b.conf:5: warning: ionice has no counterpart"),
+        format!("{persist}/e8.2: warning: its disk is left out: env/SLOT is missing or empty"),
+        format!("{persist}/e8.1: warning: 8.1 was served on eth2 only"),
+        format!("{ggaoed}:7: warning: max-delay has no counterpart"),
+        "note: writes to 7.4, 8.1, 9.0 were acknowledged before they were on the disk".to_owned(),
+    ] {
+        assert!(text.contains(&want), "{want}\n{text}");
+    }
+    // What was lost stands in the file too.
+    assert!(toml.contains("/b.conf:5: ionice has no counterpart"), "{toml}");
+
+    for (arguments, want) in [
+        (vec!["import".to_owned(), path("none")], 3),
+        (vec!["import".into(), path("persist/e8.1/macs")], 2),
+        (vec!["import".into(), path("vblade"), "--interface".into(), "a/b".into()], 2),
+        (vec!["import".into(), path("vblade"), "-o".into(), path("none/x")], 3),
+        (vec!["import".into(), path("vblade"), "--force".into()], 2),
+        (vec!["import".into()], 2),
+    ] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = xshelf(&arguments);
+        assert_eq!(code(&output), want, "{arguments:?}\n{}", err(&output));
+        assert!(err(&output).lines().last().is_some_and(|l| l.starts_with("xshelf: ")), "{}", err(&output));
+    }
+    std::fs::write(path("latin1"), b"# a\nshelf=\xe4\n").expect("a file");
+    let output = xshelf(&["import", &path("latin1")]);
+    assert_eq!(code(&output), 2);
+    assert_one_line(&output);
+    assert!(err(&output).contains("is not UTF-8 text from line 2 on"), "{}", err(&output));
+}

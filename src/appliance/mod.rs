@@ -6,6 +6,7 @@
 pub mod check;
 pub mod config;
 pub mod guard;
+pub mod import;
 pub mod keeper;
 pub mod log;
 pub mod masks;

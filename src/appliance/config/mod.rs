@@ -8,7 +8,7 @@ pub mod keys;
 mod mistake;
 mod numbers;
 mod quick;
-mod rules;
+pub(super) mod rules;
 
 pub use mistake::{Mistake, Mistakes, Place, Severity, Wrong};
 pub use numbers::{List, parse_list};

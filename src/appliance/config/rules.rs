@@ -229,7 +229,7 @@ fn twice<'a, T: Eq + Hash + 'a>(
 }
 
 /// `SHELF.SLOT`, without those that initiators cannot reach.
-pub(super) fn address(text: &str) -> Result<Address, Wrong> {
+pub(in crate::appliance) fn address(text: &str) -> Result<Address, Wrong> {
     let remedy = "write SHELF.SLOT as in \"7.0\": shelf 0-65534 but not 4095, slot 0-254";
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     let Some((shelf, slot)) = text.split_once('.').filter(|(a, b)| digits(a) && digits(b)) else {
@@ -255,7 +255,7 @@ pub(super) fn address(text: &str) -> Result<Address, Wrong> {
 }
 
 /// A name the kernel could have given to an interface (net/core/dev.c, dev_valid_name).
-pub(super) fn interface_name(name: &str) -> Result<String, Wrong> {
+pub(in crate::appliance) fn interface_name(name: &str) -> Result<String, Wrong> {
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(bad) {
         return Err(Wrong::new(
@@ -360,7 +360,7 @@ pub(super) fn length(bytes: i128) -> Result<u64, Wrong> {
 const SECTOR: u64 = limits::SECTOR as u64;
 
 /// The address of one host, in any usual spelling.
-pub(super) fn mac(text: &str) -> Result<Mac, Wrong> {
+pub(in crate::appliance) fn mac(text: &str) -> Result<Mac, Wrong> {
     let wrong = |what: &str, remedy: &str| Wrong::new(format!("'{}' {what}", text.escape_debug()), remedy);
     // vblade takes digits without colons; switches print three groups of four.
     let plain: String = text.chars().filter(|c| *c != '.').collect();
