@@ -328,7 +328,11 @@ fn import_writes_what_check_accepts() {
     let toml = toml.to_str().expect("UTF-8");
     let check = xshelf(&["check", "--document-only", toml]);
     assert_eq!(code(&check), 0, "{}", out(&check));
-    assert!(out(&check).contains("slot 7.3: /dev/sdb"), "{}", out(&check));
+    assert!(
+        out(&check).contains("slot 7.3: /dev/sdb, every write durable, from byte 4096 on, for one host\n"),
+        "{}",
+        out(&check)
+    );
 
     // Into a file: never over another one unless that is wished.
     let output = xshelf(&["import", &path, "--output", toml]);

@@ -186,9 +186,7 @@ pub fn judge_shared(found: &[(&Slot, io::Result<Backing>)], mistakes: &mut Mista
     for (i, (slot, backing)) in found.iter().enumerate() {
         let Ok(backing) = backing else { continue };
         let earlier = found[..i].iter().find(|(other, b)| {
-            b.as_ref().is_ok_and(|b| b.identity == backing.identity)
-                && slot.offset < other.end()
-                && other.offset < slot.end()
+            b.as_ref().is_ok_and(|b| b.identity == backing.identity) && slot.overlaps(other)
         });
         if let Some((first, _)) = earlier {
             // The same text is a mistake of the configuration itself.

@@ -332,5 +332,15 @@ fn write_slot(slot: &Slot, out: &mut dyn Write) -> io::Result<()> {
     if slot.vlan != 0 {
         write!(out, ", VLAN {}", slot.vlan)?;
     }
+    match (slot.offset, slot.length) {
+        (0, None) => {}
+        (offset, None) => write!(out, ", from byte {offset} on")?,
+        (offset, Some(length)) => write!(out, ", {length} bytes from byte {offset} on")?,
+    }
+    match slot.allow.len() {
+        0 => {}
+        1 => write!(out, ", for one host")?,
+        hosts => write!(out, ", for {hosts} hosts")?,
+    }
     writeln!(out)
 }

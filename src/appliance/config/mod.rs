@@ -177,6 +177,12 @@ impl Slot {
     pub fn end(&self) -> u64 {
         window_end(self.offset, self.length)
     }
+
+    /// Whether two slots would serve some byte both, if they had one backing.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.offset < other.end() && other.offset < self.end()
+    }
 }
 
 /// Where a part of a backing ends.

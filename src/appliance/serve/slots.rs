@@ -76,7 +76,7 @@ pub fn open(slots: &[Slot], keeper: &dyn Keeper) -> Result<Vec<OpenSlot>, SlotEr
         let address = slot.address;
         let identity = keeper.identify(&slot.path).map_err(|source| SlotError::Open { address, source })?;
         if let Some((_, first)) =
-            seen.iter().find(|(other, first)| *other == identity && overlap(first, slot))
+            seen.iter().find(|(other, first)| *other == identity && first.overlaps(slot))
         {
             return Err(SlotError::Twice {
                 address,
@@ -95,12 +95,6 @@ pub fn open(slots: &[Slot], keeper: &dyn Keeper) -> Result<Vec<OpenSlot>, SlotEr
         open.push(describe(slot, device)?);
     }
     Ok(open)
-}
-
-/// Whether two slots of one backing serve some byte both.
-fn overlap(a: &Slot, b: &Slot) -> bool {
-    let end = |s: &Slot| s.length.map_or(u64::MAX, |length| s.offset.saturating_add(length));
-    a.offset < end(b) && b.offset < end(a)
 }
 
 /// Opens what a slot serves. A backing of several slots is claimed once, for writing if one of them writes; each of them
