@@ -105,6 +105,8 @@ pub const COMMANDS: usize = 16;
 /// Commands that wait for one worker for each of its slots: that its state is saved, that it has another size, what is
 /// known of its health.
 pub const COMMANDS_PER_SLOT: usize = 3;
+/// Messages to the thread that keeps slot state, for each slot: a change to keep, and that the one before is in force.
+pub const ERRANDS_PER_SLOT: usize = 2;
 /// Wildcard requests a worker works on at once; beyond it they are dropped and counted.
 pub const WILDCARDS: usize = 64;
 

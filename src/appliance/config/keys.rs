@@ -39,8 +39,10 @@ pub const TOP: Table = Table {
         name: "state-dir",
         values: "absolute path of a directory",
         default: "$STATE_DIRECTORY, which systemd sets; else none",
-        text: "Where state that outlives the process belongs. It is made if its parent exists, and locked: a \
-               second xshelf on the same directory does not start. This version keeps nothing else in it.",
+        text: "Where the config string, the MAC mask and the reservation are kept that hosts set on a slot over the \
+               wire: SHELF.SLOT.state, on the disk before the host is answered. Removing such a file while xshelf is \
+               stopped forgets them. Without a directory they end with the process. It is made if its parent exists, \
+               and locked: a second xshelf on the same directory does not start.",
     }],
 };
 
@@ -162,7 +164,8 @@ pub const SLOT: Table = Table {
             name: "config-string",
             values: "text of at most 1024 bytes",
             default: "empty",
-            text: "What the slot answers to a query of its config string, a label for people and host software.",
+            text: "What the slot answers to a query of its config string, a label for people and host software, until a \
+                   host sets anything on the slot: what is kept in state-dir wins from then on.",
         },
         Key {
             name: "allow",

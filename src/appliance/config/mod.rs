@@ -32,7 +32,7 @@ pub struct Config {
     pub workers: Workers,
     /// Sizes of the frame memory.
     pub memory: Memory,
-    /// Where state that outlives the process is kept; absolute, or as given on the command line.
+    /// Where what hosts set on slots is kept; absolute, or as given on the command line.
     pub state_dir: Option<PathBuf>,
 }
 

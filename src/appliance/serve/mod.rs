@@ -42,13 +42,17 @@ A slot is SHELF.SLOT=PATH[,OPTION]... with these options:
   offset=, length=     serve a part: bytes, or 64K, 1G, 2T, or sectors as 2048s
   vlan=N               answer on this VLAN only (0: untagged)
   mask=MAC+MAC...      answer these hosts only; also written allow=
-  config-string=TEXT   what the slot answers to a query of its config string
+  config-string=TEXT   what the slot answers to a query of its config string, until a host sets one
   reserved-answer=     what a host hears that a reservation shuts out: aoe (error 6) or ata (41/04)
   rivals=              when another target has the same address: refuse to serve it, or alarm only
   buffers=N            requests the slot says it can queue, 2 to 1024 [default: 64]
   worker=N             the worker that owns the slot
 A comma within a path or a value is written twice: 7.0=/srv/a,,b.img is /srv/a,b.img.
 An equals sign needs nothing.
+
+Config strings, masks and reservations that hosts set on a slot are kept in the state directory, as
+SHELF.SLOT.state, before the host is answered, and hold after a restart. Remove the file while
+xshelf is stopped to forget them. Without such a directory they end with the process.
 
 The first SIGTERM or SIGINT stops it: requests in flight are answered (10 s at most), the XDP
 program is taken off. The second ends it at once. Under systemd it says READY=1, STATUS= and
@@ -101,7 +105,7 @@ pub struct Args {
     #[arg(long, value_name = "US")]
     pub spin_us: Option<String>,
 
-    /// Directory for state that outlives the process [default: $STATE_DIRECTORY, else none]
+    /// Directory for what hosts set on slots; see below [default: $STATE_DIRECTORY, else none]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 

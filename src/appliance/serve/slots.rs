@@ -5,6 +5,7 @@
 
 use crate::appliance::config::Slot;
 use crate::appliance::keeper::Keeper;
+use crate::appliance::state::store::{LoadError, Store};
 use crate::limits::{self, SECTOR};
 use crate::protocol::Address;
 use crate::shelf::{AtaText, SlotFacts, SlotState, TextError};
@@ -51,6 +52,14 @@ pub enum SlotError {
         /// The path of that one.
         first_path: PathBuf,
     },
+    /// What hosts have set on it cannot be read. To serve it without would let in whom its mask keeps out.
+    #[error("slot {address}: {source}")]
+    State {
+        /// The slot.
+        address: Address,
+        /// Why not; names the file.
+        source: LoadError,
+    },
     /// IDENTIFY cannot carry what the device says of itself.
     #[error(
         "slot {address}: its device calls itself \"{text}\": {source}; give the slot a serial of its own"
@@ -95,6 +104,44 @@ pub fn open(slots: &[Slot], keeper: &dyn Keeper) -> Result<Vec<OpenSlot>, SlotEr
         open.push(describe(slot, device)?);
     }
     Ok(open)
+}
+
+/// Gives the slots what hosts have set on them in an earlier run. What the configuration says of a config string holds for
+/// slots of which nothing is kept. Returns what to say of it once it is served.
+///
+/// # Errors
+/// [`SlotError::State`] of the first slot whose state is kept and cannot be read.
+pub fn restore(slots: &mut [OpenSlot], store: &mut dyn Store) -> Result<Vec<String>, SlotError> {
+    let mut lines = Vec::new();
+    for OpenSlot { facts, .. } in slots {
+        let address = facts.address;
+        let kept = store.load(address).map_err(|source| SlotError::State { address, source })?;
+        let Some(kept) = kept else { continue };
+        let configured = std::mem::replace(&mut facts.state, kept).config_string;
+        lines.extend(
+            about(&facts.state, &configured).into_iter().map(|line| format!("slot {address}: {line}")),
+        );
+    }
+    Ok(lines)
+}
+
+/// What people should know of a state that was kept, or wonder why the slot is not as it is configured.
+fn about(kept: &SlotState, configured: &[u8]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let hosts = |n: usize| format!("{n} host{}", if n == 1 { "" } else { "s" });
+    let (mask, reserved) = (hosts(kept.mask.len()), hosts(kept.reserved.len()));
+    match (kept.mask.is_empty(), kept.reserved.is_empty()) {
+        (true, true) => {}
+        (false, true) => lines.push(format!("by its mask, only {mask} may talk to it")),
+        (true, false) => lines.push(format!("it is reserved: only {reserved} may use it")),
+        (false, false) => {
+            lines.push(format!("by its mask, only {mask} may talk to it, and it is reserved for {reserved}"));
+        }
+    }
+    if !configured.is_empty() && kept.config_string.as_slice() != configured {
+        lines.push("its config string is the one that was kept, not that of the configuration".into());
+    }
+    lines
 }
 
 /// Opens what a slot serves. A backing of several slots is claimed once, for writing if one of them writes; each of them
@@ -193,6 +240,9 @@ mod tests {
     use super::*;
     use crate::appliance::config::{Config, Quick};
     use crate::appliance::keeper::DirectKeeper;
+    use crate::appliance::state::simulated::SimulatedDirectory;
+    use crate::appliance::state::store::{Directory as _, RecordStore};
+    use crate::protocol::Mac;
     use std::path::Path;
 
     fn slots(arguments: &[String]) -> Vec<Slot> {
@@ -252,6 +302,56 @@ mod tests {
             (0x5000_0000_0000_0001, "F", 3)
         );
         assert_eq!((facts.allow.len(), facts.reserved_answer), (1, crate::shelf::ReservedAnswer::Ata));
+    }
+
+    #[test]
+    fn what_hosts_have_set_wins_over_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (image(dir.path(), "a", 512), image(dir.path(), "b", 512));
+        let slots = slots(&[format!("7.0={a},config-string=mine"), format!("7.1={b},config-string=also")]);
+        let mut disk = SimulatedDirectory::default();
+        let same = disk.clone();
+        let store = || RecordStore::open(same.clone(), Path::new("/state")).unwrap();
+        let restored = || {
+            let mut open = open(&slots, &DirectKeeper).unwrap();
+            restore(&mut open, &mut store()).map(|_| open.into_iter().map(|slot| slot.facts.state).collect())
+        };
+        let configured = [&b"mine"[..], b"also"].map(SlotState::with_config_string);
+        assert_eq!(restored().unwrap(), configured.to_vec());
+
+        let mut kept = SlotState::default();
+        kept.mask.push(Mac([2, 0, 0, 0, 0, 7]));
+        store().save(slots[0].address, &kept).unwrap();
+        // Also where a host has emptied it.
+        assert_eq!(restored().unwrap(), vec![kept, configured[1].clone()]);
+
+        let mut file = disk.create("7.1.state").unwrap();
+        disk.write(&mut file, b"format = 1\n").unwrap();
+        let error = restored().map(|states: Vec<_>| states).unwrap_err().to_string();
+        assert!(
+            error.starts_with("slot 7.1: /state/7.1.state: it does not end with its checksum"),
+            "{error}"
+        );
+        assert!(error.ends_with("so that everybody may write to the slot"), "{error}");
+    }
+
+    #[test]
+    fn a_kept_state_is_told_where_people_would_wonder() {
+        let mut kept = SlotState::with_config_string(b"theirs");
+        let said = "its config string is the one that was kept, not that of the configuration";
+        assert_eq!(about(&kept, b"theirs"), [""; 0]);
+        assert_eq!(about(&kept, b""), [""; 0]);
+        assert_eq!(about(&kept, b"mine"), [said]);
+        kept.mask.push(Mac([2, 0, 0, 0, 0, 7]));
+        assert_eq!(about(&kept, b"mine"), ["by its mask, only 1 host may talk to it", said]);
+        kept.reserved = kept.mask.clone();
+        kept.reserved.push(Mac([2, 0, 0, 0, 0, 8]));
+        assert_eq!(
+            about(&kept, b""),
+            ["by its mask, only 1 host may talk to it, and it is reserved for 2 hosts"]
+        );
+        kept.mask.clear();
+        assert_eq!(about(&kept, b""), ["it is reserved: only 2 hosts may use it"]);
     }
 
     #[test]

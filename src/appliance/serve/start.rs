@@ -13,6 +13,8 @@ use crate::appliance::config::{Config, HugePages, Interface, Queues, Slot};
 use crate::appliance::guard::{Guard, GuardError, Rival, Ward};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::masks::{MaskMaps, Resident};
+use crate::appliance::state::clerk::{Clerk, Closed, Forgetful};
+use crate::appliance::state::store::{DirectoryStore, Store};
 use crate::appliance::topology::{self, Tenant, Topology, TopologyError};
 use crate::exit::Exit;
 use crate::frame::{self, Layout, LayoutError, WorkerId, WorkerShare};
@@ -26,13 +28,15 @@ use crate::shelf::{Routes, RoutesError};
 use crate::storage::FileId;
 use crate::storage::device::{Device, Durability};
 use crate::storage::uring::{SetupError, UringStorage};
-use crate::worker::{self, Control, Counters, Crew, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost};
+use crate::worker::{
+    self, Control, Counters, Crew, Errands, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost,
+};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tracing::Level;
 
@@ -165,6 +169,12 @@ pub enum StartError {
         /// The most.
         most: usize,
     },
+    /// The thread that keeps the state of slots cannot start.
+    #[error("cannot start the thread that keeps the state of slots: {source}; raise TasksMax (ulimit -u)")]
+    StateThread {
+        /// Why not.
+        source: io::Error,
+    },
     /// A worker cannot start.
     #[error("{}", Causes(.0))]
     Spawn(#[from] worker::SpawnError<StorageError>),
@@ -262,8 +272,10 @@ pub struct Appliance {
     watch: Watch,
     monitor: Monitor,
     guard: Guard,
-    /// Gone with the appliance, and the lock with it.
-    _state: Option<OwnedFd>,
+    /// Has the lock on the state directory.
+    clerk: Clerk,
+    /// Whether it was found dead, and that was said.
+    clerk_lost: bool,
     // Last, so that sockets are closed before their memory is let go.
     _umem: Umem,
 }
@@ -280,17 +292,11 @@ impl Appliance {
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
     pub fn start(config: &Config, keeper: &dyn Keeper) -> Result<Self, StartError> {
-        let state = match &config.state_dir {
-            Some(path) => Some(
-                keeper
-                    .lock_directory(path)
-                    .map_err(|source| StartError::StateDirectory { path: path.clone(), source })?,
-            ),
-            None => None,
-        };
+        let mut store = open_store(config, keeper)?;
         let mut slots = slots::open(&config.slots, keeper)?;
+        let restored = slots::restore(&mut slots, &mut store)?;
         let mut ports = open_ports(config, keeper)?;
-        tell_programs(&ports, &slots)?;
+        let masks = tell_programs(&ports, &slots)?;
         let guard = post_guard(config, &ports, keeper)?;
         // What another target serves is not in this configuration any more.
         let config = &stand_down(config, &mut slots, &guard.refused()?)?;
@@ -320,6 +326,7 @@ impl Appliance {
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
         let monitor = watch_over(&slots, &ports, &topology, keeper)?;
         let mut crew = Crew::new(Arc::clone(&shared));
+        let (errands, clerk) = open_clerk(store, masks, &slots, &shared)?;
         let counters: Vec<_> = topology.cpus.iter().map(|_| Arc::new(Counters::default())).collect();
         let isolated = machine::isolated_cpus();
         for ((id, queues), slots) in (0..).map(WorkerId).zip(queues).zip(deal(slots, &topology)) {
@@ -327,9 +334,12 @@ impl Appliance {
             let alone = isolated.contains(&cpu) && !topology.shared;
             let spin_us = config.workers.spin_us.unwrap_or(if alone { ISOLATED_SPIN_US } else { 0 });
             let seat = Seat { cpu: Some(cpu), spin: Duration::from_micros(spin_us.into()) };
-            let counters = Arc::clone(&counters[usize::from(id.0)]);
-            spawn(&mut crew, &shared, id, queues, slots, seat, counters)?;
+            let (shared, counters) = (Arc::clone(&shared), Arc::clone(&counters[usize::from(id.0)]));
+            let plan = Plan { id, shared, slots: Vec::new(), counters, errands: Some(errands.clone()) };
+            spawn(&mut crew, plan, queues, slots, seat)?;
         }
+        // The clerk ends when no worker can ask it for anything any more.
+        drop(errands);
 
         // From here on frames come.
         let shelves: BTreeSet<u16> = config.slots.iter().map(|slot| slot.address.shelf).collect();
@@ -341,9 +351,30 @@ impl Appliance {
         for (seat, socket) in topology.queues.iter().zip(&sockets) {
             ports[usize::from(seat.port.0)].steer.insert(seat.index, socket)?;
         }
+        for line in restored {
+            tracing::info!("{line}");
+        }
+        if config.state_dir.is_none() {
+            tracing::warn!(
+                "no state directory: config strings, masks and reservations that hosts set are lost when xshelf ends; \
+                 give it one with --state-dir, or state-dir in the configuration"
+            );
+        }
         crew.tell(Control::Announce);
         let watch = Watch::default();
-        Ok(Self { crew, shared, ports, serving, counters, watch, monitor, guard, _state: state, _umem: umem })
+        Ok(Self {
+            crew,
+            shared,
+            ports,
+            serving,
+            counters,
+            watch,
+            monitor,
+            guard,
+            clerk,
+            clerk_lost: false,
+            _umem: umem,
+        })
     }
 
     /// What it serves, and before that what is wrong with it, in one line.
@@ -380,6 +411,13 @@ impl Appliance {
         for (error, line) in self.watch.look(&self.counters) {
             if error { tracing::error!("{line}") } else { tracing::warn!("{line}") }
         }
+        if self.clerk.is_dead() && !std::mem::replace(&mut self.clerk_lost, true) {
+            tracing::error!(
+                "the thread that keeps config strings, masks and reservations died, which is a defect; please report it \
+                 with the log before this. Disks are served, and nothing of the kind can be set until xshelf is \
+                 started again"
+            );
+        }
         for port in self.ports.iter_mut().filter(|port| !port.lost) {
             if port.steer.attached().is_none() {
                 port.lost = true;
@@ -395,7 +433,7 @@ impl Appliance {
     /// Takes no new frames, lets what is in flight end for so long, and takes everything down.
     #[must_use]
     pub fn stop(self, patience: Duration) -> Stopped {
-        let Self { crew, shared, ports, counters, guard, .. } = self;
+        let Self { crew, shared, ports, counters, guard, clerk, .. } = self;
         let mut problems = Vec::new();
         for port in &ports {
             for queue in &port.queues {
@@ -407,6 +445,13 @@ impl Appliance {
         let ended = crew.end(patience);
         // Until now these addresses were ours.
         drop(guard);
+        let closed = clerk.close(CLOSING);
+        if let Closed::Hanging(address) = closed {
+            problems.push(format!(
+                "slot {address}: the disk with the state directory does not answer; the last change of a config string, \
+                 mask or reservation was not acknowledged, and may hold after a restart or not"
+            ));
+        }
         let census: Vec<_> = ended.reports.iter().map(|report| report.census).collect();
         let mut busy: Vec<_> = ended.reports.iter().flat_map(|report| report.busy.clone()).collect();
         busy.sort_unstable();
@@ -418,7 +463,7 @@ impl Appliance {
             unsent: census.iter().map(|c| c.waiting + c.transmit).sum(),
             busy: busy.into_iter().map(|(address, commands)| (address.to_string(), commands)).collect(),
             drained: ended.drained,
-            died: ended.died.len(),
+            died: ended.died.len() + usize::from(closed == Closed::Died),
             held: ended.held.len(),
             patience,
             interfaces: ports.iter().map(|port| port.facts.name.clone()).collect(),
@@ -429,6 +474,33 @@ impl Appliance {
         drop(ports);
         stopped
     }
+}
+
+/// How long a stop waits for the state directory once all workers have ended.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Where the state of slots is kept; locked, if that is a directory.
+fn open_store(config: &Config, keeper: &dyn Keeper) -> Result<Box<dyn Store + Send>, StartError> {
+    let Some(path) = &config.state_dir else {
+        return Ok(Box::new(Forgetful));
+    };
+    let store = keeper.lock_directory(path).and_then(|fd| DirectoryStore::in_directory(fd, path));
+    Ok(Box::new(store.map_err(|source| StartError::StateDirectory { path: path.clone(), source })?))
+}
+
+/// Starts the thread that keeps the state of slots, and gives what workers reach it by.
+fn open_clerk(
+    store: Box<dyn Store + Send>,
+    masks: MaskMaps,
+    slots: &[OpenSlot],
+    shared: &Arc<Shared>,
+) -> Result<(Errands, Clerk), StartError> {
+    let (errands, receiver) = mpsc::sync_channel(limits::ERRANDS_PER_SLOT * slots.len());
+    let states: Vec<_> = slots.iter().map(|slot| (slot.facts.address, slot.facts.state.clone())).collect();
+    let shared = Arc::clone(shared);
+    let post = move |worker: WorkerId, command| shared.posts[usize::from(worker.0)].command(command);
+    let clerk = Clerk::start(receiver, store, masks, states, post);
+    Ok((errands, clerk.map_err(|source| StartError::StateThread { source })?))
 }
 
 /// Microseconds of spin where nobody else wants the CPU.
@@ -708,24 +780,22 @@ fn deal(slots: Vec<OpenSlot>, topology: &Topology) -> Vec<Vec<OpenSlot>> {
     hands
 }
 
+/// Starts a worker that owns these slots; `plan` has none yet.
 fn spawn(
     crew: &mut Crew,
-    shared: &Arc<Shared>,
-    id: WorkerId,
+    mut plan: Plan,
     queues: Vec<XskQueue>,
     slots: Vec<OpenSlot>,
     seat: Seat,
-    counters: Arc<Counters>,
 ) -> Result<(), StartError> {
-    let mut plans = Vec::new();
     let mut devices: Vec<Device> = Vec::new();
     for (file, slot) in (0..).map(FileId).zip(slots) {
         // What is in RAM is written nowhere else, so that no error comes late.
         let cached = slot.device.alignment().is_none() && slot.device.durability() != Durability::Ram;
-        plans.push(SlotPlan { facts: slot.facts, file, cached });
+        plan.slots.push(SlotPlan { facts: slot.facts, file, cached });
         devices.push(slot.device);
     }
-    let plan = Plan { id, shared: Arc::clone(shared), slots: plans, counters, errands: None };
+    let id = plan.id;
     let sockets = queues.iter().map(descriptor).collect::<Result<Vec<_>, _>>()?;
     crew.spawn(plan, queues, seat, move |shared| {
         let region = Arc::clone(&shared.region);
@@ -814,7 +884,7 @@ pub struct Stopped {
     pub busy: Vec<(String, usize)>,
     /// Whether everything in flight had ended.
     pub drained: bool,
-    /// Workers that died.
+    /// Threads that died.
     pub died: usize,
     /// Workers that the kernel keeps until their device answers.
     pub held: usize,

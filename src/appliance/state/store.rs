@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// One directory of a file system: what [`RecordStore`] asks of it. Names are in that directory.
@@ -91,6 +91,20 @@ pub trait Store {
 
     /// Tries again to put back what a failed save has replaced. Returns whether nothing is owed any more.
     fn settle(&mut self) -> bool;
+}
+
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn save(&mut self, address: Address, state: &SlotState) -> Result<(), StoreError> {
+        (**self).save(address, state)
+    }
+
+    fn load(&mut self, address: Address) -> Result<Option<SlotState>, LoadError> {
+        (**self).load(address)
+    }
+
+    fn settle(&mut self) -> bool {
+        (**self).settle()
+    }
 }
 
 /// What failed.
@@ -201,14 +215,14 @@ pub struct RecordStore<D> {
 pub type DirectoryStore = RecordStore<RealDirectory>;
 
 impl DirectoryStore {
-    /// A store in a directory that is open. `path` is its name, for messages.
+    /// A store in a directory that is open; a lock on that holds as long as the store. `path` is its name, for
+    /// messages.
     ///
     /// # Errors
     /// What the kernel says; `PermissionDenied` or `ReadOnlyFilesystem` when nothing could be kept there.
-    pub fn in_directory(directory: impl AsFd, path: &Path) -> io::Result<Self> {
-        let fd = directory.as_fd().try_clone_to_owned()?;
-        rustix::fs::accessat(&fd, ".", rustix::fs::Access::WRITE_OK, AtFlags::EACCESS)?;
-        Self::open(RealDirectory(fd), path)
+    pub fn in_directory(directory: OwnedFd, path: &Path) -> io::Result<Self> {
+        rustix::fs::accessat(&directory, ".", rustix::fs::Access::WRITE_OK, AtFlags::EACCESS)?;
+        Self::open(RealDirectory(directory), path)
     }
 }
 
