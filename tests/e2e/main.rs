@@ -16,6 +16,7 @@ mod lab;
 mod changes;
 mod frames;
 mod guard;
+mod import;
 mod serve;
 mod starts;
 mod windows;
