@@ -42,19 +42,23 @@ pub struct Report {
     pub condition: Condition,
     /// Why, and what else its owner should know.
     pub remarks: Vec<&'static str>,
+    /// Whether it was not asked, because this process may not.
+    pub forbidden: bool,
 }
 
 /// Asks a disk. It may take its time, and one that hangs does not answer at all: never call it where frames are served.
-/// Needs CAP_SYS_ADMIN and CAP_SYS_RAWIO; without, nothing is known.
+/// Needs CAP_SYS_ADMIN (NVMe) or CAP_SYS_RAWIO (ATA); without, nothing is known.
 #[must_use]
 pub fn examine(patient: &Patient) -> Report {
-    match patient.tongue {
-        Tongue::Nvme => {
-            ioctl::nvme_health_log(patient.file.as_fd()).map_or_else(|_| Report::default(), |l| nvme(&l))
-        }
-        Tongue::Ata => ioctl::ata_command(patient.file.as_fd(), &RETURN_STATUS)
-            .map_or_else(|_| Report::default(), |sense| ata(&sense)),
-    }
+    let file = patient.file.as_fd();
+    let report = match patient.tongue {
+        Tongue::Nvme => ioctl::nvme_health_log(file).map(|log| nvme(&log)),
+        Tongue::Ata => ioctl::ata_command(file, &RETURN_STATUS).map(|sense| ata(&sense)),
+    };
+    report.unwrap_or_else(|e| {
+        let forbidden = e.kind() == std::io::ErrorKind::PermissionDenied;
+        Report { forbidden, ..Report::default() }
+    })
 }
 
 /// The SMART / Health log page (NVM Express Base Specification, section 5.16.1.3).
@@ -83,7 +87,7 @@ fn nvme(log: &[u8; ioctl::HEALTH_LOG]) -> Report {
     if used >= 100 {
         remarks.push("it has been written as much as it was made for");
     }
-    Report { condition, remarks }
+    Report { condition, remarks, forbidden: false }
 }
 
 /// SMART RETURN STATUS by ATA PASS-THROUGH (16) (SAT-3, section 12.2.2): no data, and the registers in the sense.
@@ -98,7 +102,8 @@ fn ata(sense: &[u8]) -> Report {
         _ => Condition::Unknown,
     };
     let failing = condition == Condition::Failing;
-    Report { condition, remarks: if failing { vec!["a SMART threshold is exceeded"] } else { Vec::new() } }
+    let remarks = if failing { vec!["a SMART threshold is exceeded"] } else { Vec::new() };
+    Report { condition, remarks, forbidden: false }
 }
 
 /// Bits 15 to 8 and 23 to 16 of the address that an ATA command returned without an error (SAT-3, section 12.2.5).
@@ -144,7 +149,7 @@ mod tests {
             log[..6].copy_from_slice(&[warning, 0x2c, 0x01, spare, least, used]);
             nvme(&log)
         };
-        assert_eq!(log(0, 100, 10, 3), Report { condition: Condition::Good, remarks: vec![] });
+        assert_eq!(log(0, 100, 10, 3), Report { condition: Condition::Good, ..Report::default() });
         for (report, condition, words) in [
             (log(0, 10, 10, 3), Condition::Good, &[][..]),
             (log(0, 9, 10, 3), Condition::Failing, &["spare blocks"][..]),

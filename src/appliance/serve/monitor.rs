@@ -30,6 +30,10 @@ const HEALTH: Duration = Duration::from_secs(60);
 /// Commands that may wait for a worker before it is given more: its ring has to have room for the answers it waits for.
 const WAITING: usize = 8;
 
+/// What is said when disks may not be asked.
+const FORBIDDEN: &str = "what disks say of their health is not known, for asking them takes CAP_SYS_RAWIO (NVMe: \
+                         CAP_SYS_ADMIN); with it, hosts are told by SMART, and this log";
+
 /// A line for the log.
 type Line = (Level, String);
 
@@ -71,6 +75,8 @@ pub(super) struct Monitor {
     slots: Vec<Seen>,
     ports: Vec<SeenPort>,
     findings: Receiver<Finding>,
+    /// It was said that disks may not be asked for their health.
+    said_forbidden: bool,
     /// The threads end when these are dropped, or as soon as what they wait for lets them.
     _threads: Vec<Sender<()>>,
 }
@@ -121,7 +127,7 @@ impl Monitor {
             threads.push(thread("xshelf-health", HEALTH, move || ask(&mut patients, &examiner, &found))?);
         }
         let ports = ports.map(|(name, link)| SeenPort { name, link, owing: Vec::new() }).collect();
-        Ok(Self { slots: seen, ports, findings, _threads: threads })
+        Ok(Self { slots: seen, ports, findings, said_forbidden: false, _threads: threads })
     }
 
     /// Looks at the ports (`link` tells of one, by its name), takes what the threads found, tells the workers, and returns what should be logged.
@@ -131,6 +137,11 @@ impl Monitor {
             match finding {
                 Finding::Size { slot, bytes } => {
                     lines.extend(self.slots.get_mut(slot).map(|s| s.sized(bytes)))
+                }
+                Finding::Health { report: Report { forbidden: true, .. }, .. } => {
+                    if !std::mem::replace(&mut self.said_forbidden, true) {
+                        lines.push((Level::INFO, FORBIDDEN.to_owned()));
+                    }
                 }
                 Finding::Health { slot, report } => {
                     lines.extend(self.slots.get_mut(slot).and_then(|s| s.said(report)));
@@ -398,7 +409,11 @@ mod tests {
     #[test]
     fn health_is_said_when_it_changes() {
         let mut slot = seen();
-        let report = |condition, remarks: &[&'static str]| Report { condition, remarks: remarks.to_vec() };
+        let report = |condition, remarks: &[&'static str]| Report {
+            condition,
+            remarks: remarks.to_vec(),
+            forbidden: false,
+        };
         for (report, level, health) in [
             (report(Condition::Unknown, &[]), None, Health::Unknown),
             (report(Condition::Good, &[]), Some(Level::DEBUG), Health::Good),
@@ -459,7 +474,7 @@ mod tests {
         let (found, findings) = channel();
         let slots = (0..20).map(|number| Seen { number, worker: WorkerId(1), ..seen() }).collect();
         let ports = vec![SeenPort { name: "p0".into(), link: LINK, owing: vec![] }];
-        let mut monitor = Monitor { slots, ports, findings, _threads: vec![] };
+        let mut monitor = Monitor { slots, ports, findings, said_forbidden: false, _threads: vec![] };
         let now = Cell::new(LINK);
         let link = |name: &str| {
             assert_eq!(name, "p0");
@@ -478,7 +493,7 @@ mod tests {
         assert!(told(0).is_empty() && told(1).is_empty(), "nothing has changed");
         for slot in 0..20 {
             found.send(Finding::Size { slot, bytes: Ok(512) }).unwrap();
-            let report = Report { condition: Condition::Failing, remarks: vec![] };
+            let report = Report { condition: Condition::Failing, ..Report::default() };
             found.send(Finding::Health { slot, report }).unwrap();
         }
         found.send(Finding::Size { slot: 99, bytes: Ok(512) }).unwrap();
@@ -501,6 +516,13 @@ mod tests {
         let mut want: Vec<Control> = (0..20).flat_map(|n| [sized(n), ill(n)]).collect();
         want.push(Control::AnnounceOn(PortId(0)));
         assert_eq!(all, want, "each once, and in the end all");
+        // Two disks that may not be asked are said once, and nobody is told.
+        for slot in 0..2 {
+            let report = Report { forbidden: true, ..Report::default() };
+            found.send(Finding::Health { slot, report }).unwrap();
+        }
+        assert_eq!(monitor.look(&shared, link), [(Level::INFO, FORBIDDEN.to_owned())]);
+        assert!(told(1).is_empty());
         // An interface that is gone is nobody's news here.
         let gone = |name: &str| Err(NicError::Missing { name: name.into(), others: vec![] });
         assert!(monitor.look(&shared, gone).is_empty() && told(0).is_empty());
