@@ -182,3 +182,41 @@ fn another_address_of_the_port_is_an_error_in_the_log() {
     said(&server, "is 02:00:00:00:be:ef now, but answers still carry the old one");
     server.stop();
 }
+
+#[test]
+fn trim_frees_the_space_of_its_slot_and_no_other() {
+    use std::os::unix::fs::MetadataExt as _;
+    let lab = lab! { ..Cable::default() };
+    let image = lab.path("disk");
+    fs::write(&image, vec![0x5a; 2 * MIB as usize]).unwrap();
+    File::open(&image).unwrap().sync_all().unwrap();
+    let (wire, target) = (Raw::open(&lab, End::Initiator), Raw::open(&lab, End::Target));
+    // Two slots on one file: the one that is trimmed begins in its middle.
+    let half = format!("{},length=1M", slot("7.1", &image));
+    let server = Server::start(&lab, &[half, format!("{},offset=1M", slot("7.0", &image))]);
+    let blocks = || fs::metadata(&image).unwrap().blocks();
+    let before = blocks();
+    // All but the first and the last sector, in two entries of one page.
+    let mut page = [0; 512];
+    for (at, (lba, sectors)) in [(1u64, 1000u16), (1001, 1046)].into_iter().enumerate() {
+        page[8 * at..8 * at + 6].copy_from_slice(&lba.to_le_bytes()[..6]);
+        page[8 * at + 6..8 * at + 8].copy_from_slice(&sectors.to_le_bytes());
+    }
+    let mut frame = frames::head(target.mac, wire.mac, 0, 7, 0, 0, 0x81);
+    frame.extend([0x41, 1, 1, 0x06, 0, 0, 0, 0, 0, 0, 0, 0]);
+    frame.extend(page);
+    wire.send(&frame);
+    let reply = wire.receive(GUARD, |f| frames::is_response(f) && frames::tag_of(f) == 0x81).unwrap();
+    let log = server.stop();
+    if (reply[27], reply[25]) == (0x41, 0x04) {
+        println!("SKIPPED: the file system of /var/tmp has no holes, and the slot says so");
+        return;
+    }
+    assert_eq!((reply[27], reply[25]), (0x40, 0), "{log}");
+    let now = fs::read(&image).unwrap();
+    let (served, freed) = (MIB as usize + 512, 2046 * 512);
+    assert!(now[served..served + freed].iter().all(|&b| b == 0), "what was trimmed reads zeroes");
+    let rest = now[..served].iter().chain(&now[served + freed..]);
+    assert!(rest.copied().all(|b| b == 0x5a), "the rest is as it was");
+    assert!(blocks() < before * 3 / 4, "{} of {before} blocks are left", blocks());
+}
