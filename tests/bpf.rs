@@ -64,7 +64,7 @@ impl Bench {
         let mut steer = Steer::load(&facts).unwrap();
         steer.set_shelf(SHELF, true).unwrap();
         let umem = Umem::new(4, Rings::TINY).unwrap();
-        let queue = umem.bind(QueueId(0), &facts, 0, Rung::NativeSegments).unwrap();
+        let queue = umem.bind(QueueId(0), &facts, 0, Rung::Native).unwrap();
         steer.insert(0, &queue).unwrap();
         Self { steer, index: facts.index, queue: Some(queue), umem }
     }
@@ -532,7 +532,7 @@ fn without_a_socket_frames_pass() {
 
         let facts = nic::facts(TARGET).unwrap();
         let umem = Umem::new(4, Rings::TINY).unwrap();
-        let queue = umem.bind(QueueId(0), &facts, 1, Rung::NativeSegments).unwrap();
+        let queue = umem.bind(QueueId(0), &facts, 1, Rung::Native).unwrap();
         assert!(matches!(steer.insert(256, &queue), Err(SteerError::NoSuchQueue { queue: 256, .. })));
         steer.insert(1, &queue).unwrap();
         assert_eq!(verdict(&steer, index, 1, &frame), REDIRECT);
