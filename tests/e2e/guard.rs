@@ -12,6 +12,8 @@ const ENVIRONMENT: i32 = 3;
 /// The tag by which an xshelf asks whose an address is.
 const GUARD_TAG: u32 = 0x9a0e_5e1f;
 const GUARD_TEXT: &[u8] = b"xshelf-guard/1 asks ff:ff:ff:ff:ff:fe";
+/// How long an answer may take before it counts as missing: a guard, far beyond what it takes.
+const ANSWER: Duration = Duration::from_secs(20);
 /// How long nothing may come before something is sent again.
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -64,6 +66,74 @@ fn forged(address: (u16, u8), mac: [u8; 6]) -> Vec<u8> {
     frame.extend([0, 16, 0x40, 0x19, 2, 0x10, 0, 0]);
     frame.resize(60, 0);
     frame
+}
+
+/// What another xshelf sends that wants to know whose a slot is.
+fn guard_query(from: [u8; 6], slot: u8) -> Vec<u8> {
+    let mut frame = frames::head(BROADCAST, from, 0, 7, slot, 1, GUARD_TAG);
+    frame.extend([0, 0, 0, 0, 0, 0x10, 0, GUARD_TEXT.len() as u8]);
+    frame.extend(GUARD_TEXT);
+    frame
+}
+
+/// Whether the XDP program keeps this address out of a slot. If so, what another xshelf asks passes by the slot, and the
+/// guard answers it with a claim, which has no buffers; else the slot answers, or drops it as it drops all else.
+fn kept_out(wire: &Raw, from: [u8; 6], slot: u8) -> Option<bool> {
+    wire.send(&guard_query(from, slot));
+    let answer = |f: &[u8]| {
+        frames::is_response(f) && frames::tag_of(f) == GUARD_TAG && f[..6] == from && f[18] == slot
+    };
+    Some(wire.receive(MOMENT, answer)?[24..26] == [0, 0])
+}
+
+/// One query, which the slot must answer: nothing is lost on this wire.
+#[track_caller]
+fn answered(wire: &Raw, from: [u8; 6], slot: u8, tag: u32) {
+    wire.send(&frames::query(BROADCAST, from, 7, slot, tag));
+    let answer = wire.receive(ANSWER, |f| frames::is_response(f) && frames::tag_of(f) == tag);
+    assert_eq!(answer.expect("an answer")[..6], from);
+}
+
+#[test]
+fn masks_come_to_the_program_after_the_slot_and_go_before_it() {
+    let lab = lab! { ..Cable::default() };
+    let (a, b) = (lab.image("a", MIB), lab.image("b", MIB));
+    let (host, stranger) = ([2, 0, 0, 0, 0, 0x55], [2, 0, 0, 0, 0, 0x66]);
+    let fixed = format!("{},mask=02:00:00:00:00:55", slot("7.1", &b));
+    let server = Server::start_command(&lab, serve(&lab, End::Target, &[slot("7.0", &a), fixed]));
+    let wire = Raw::open(&lab, End::Initiator);
+    // AoEr11, section 3.3: edit, with one directive.
+    let edit = |directive: u8, mac: [u8; 6], tag: u32| {
+        let mut frame = frames::head(BROADCAST, host, 0, 7, 0, 2, tag);
+        frame.extend([0, 1, 0, 1, 0, directive]);
+        frame.extend(mac);
+        frame.resize(60, 0);
+        wire.send(&frame);
+        let answer =
+            wire.receive(ANSWER, |f| frames::is_response(f) && frames::tag_of(f) == tag).expect("an answer");
+        assert_eq!((answer[14], answer[26]), (0x18, 0), "accepted");
+    };
+    let (add, delete) = (1, 2);
+    // That of the configuration is there from the beginning.
+    let found = |slot| std::iter::repeat_with(|| kept_out(&wire, stranger, slot)).find_map(|found| found);
+    assert_eq!(found(1), Some(true));
+    answered(&wire, host, 1, 10);
+    assert_eq!(found(0), Some(false));
+    for round in [20, 30] {
+        edit(add, host, round);
+        while kept_out(&wire, stranger, 0) != Some(true) {}
+        answered(&wire, host, 0, round + 1);
+        // Once it is accepted, nothing may stop whom it lets in.
+        edit(add, stranger, round + 2);
+        answered(&wire, stranger, 0, round + 3);
+        edit(delete, stranger, round + 4);
+        while kept_out(&wire, stranger, 0) != Some(true) {}
+        answered(&wire, host, 0, round + 5);
+        // Nobody is in it: everybody may.
+        edit(delete, host, round + 6);
+        answered(&wire, stranger, 0, round + 7);
+    }
+    server.stop();
 }
 
 #[test]
@@ -300,9 +370,7 @@ fn masks_do_not_hide_one_from_the_other() {
 fn before_it_serves_only_another_guard_is_answered() {
     let lab = lab! { ..Cable::default() };
     let raw = Raw::open(&lab, End::Initiator);
-    let mut asks = frames::head(BROADCAST, raw.mac, 0, 7, 0, 1, GUARD_TAG);
-    asks.extend([0, 0, 0, 0, 0, 0x10, 0, GUARD_TEXT.len() as u8]);
-    asks.extend(GUARD_TEXT);
+    let asks = guard_query(raw.mac, 0);
     let mut server = Server::spawn(&lab, serve(&lab, End::Target, &[slot("7.0", &lab.image("a", MIB))]));
     // What it says, in the order it says it: it asks, it holds, it serves.
     let mut said: Vec<&str> = Vec::new();
