@@ -91,7 +91,8 @@ fn kept_out(wire: &Raw, from: [u8; 6], slot: u8) -> Option<bool> {
 fn answered(wire: &Raw, from: [u8; 6], slot: u8, tag: u32) {
     wire.send(&frames::query(BROADCAST, from, 7, slot, tag));
     let answer = wire.receive(ANSWER, |f| frames::is_response(f) && frames::tag_of(f) == tag);
-    assert_eq!(answer.expect("an answer")[..6], from);
+    let answer = answer.unwrap_or_else(|| panic!("{slot}: no answer to {tag}"));
+    assert_eq!(answer[..6], from);
 }
 
 #[test]
