@@ -19,4 +19,5 @@ mod guard;
 mod import;
 mod serve;
 mod starts;
+mod state;
 mod windows;
