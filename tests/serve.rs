@@ -475,6 +475,46 @@ fn the_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_state_directory_that_hangs_is_named_and_keeps_no_slot_from_serving() {
+    alone(|| {
+        veth(1500, 1, 1);
+        let Some(freezer) = Freezer::new() else { return };
+        let images = images(&["a"]);
+        let station = Station::on(INITIATOR);
+        let slot = format!("7.0={}", images.path().join("a").display());
+        let state = format!("{}/state", freezer.at());
+        let served = Served::start(&["--interface", TARGET, "--state-dir", &state, &slot], &[]);
+        let mut hung = Hung { freezer, served };
+        announced(&station, 1);
+        hung.freezer.freeze();
+        let mut set = namespace::request(namespace::TARGET_MAC, 7, 24);
+        (set[18], set[19]) = (0, 1);
+        set.extend([0, 0, 0, 0, 0, 4, 0, 1, b'x']);
+        station.send(&set);
+        for write in [true, false] {
+            station.send(&command(write));
+            let answer = station.expect();
+            assert_eq!((answer[14], answer[19], answer[27]), (0x18, 0, 0x40), "the disk is served meanwhile");
+        }
+        hung.served.signal(rustix::process::Signal::TERM);
+        eventually("it names the slot and what hangs", || {
+            hung.served.log().contains("slot 7.0: the disk with the state directory does not answer")
+        });
+        assert_eq!(station.take(), None, "what is not kept is not answered");
+        hung.freezer.thaw();
+        let (code, text) = hung.served.end();
+        assert_eq!(code, 1, "{text}");
+        let busy =
+            "slot 7.0 still had 1 command in flight after 10 s; its device or the state directory may hang";
+        assert!(text.contains(busy), "{text}");
+        let conserved =
+            text.lines().find_map(|l| l.split_once("frames conserved: ")).expect("conservation").1;
+        let (found, of) = conserved.split_once(" of ").expect("N of N");
+        assert_eq!(found, of);
+    });
+}
+
+#[test]
 fn check_says_what_serve_would_say_and_attaches_nothing() {
     alone(|| {
         veth(9000, 2, 1);

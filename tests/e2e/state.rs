@@ -217,6 +217,38 @@ fn what_hosts_set_is_there_after_a_kill() {
     server.stop();
 }
 
+/// Over two workers, without waiting for one another; the clerk has room for all.
+#[test]
+fn changes_of_many_slots_at_once_are_all_kept() {
+    const SLOTS: u8 = 40;
+    let mut shelf = Shelf::new(lab! { queues: 2, ..Cable::default() }, SLOTS);
+    shelf.slots.extend(["--workers".to_owned(), "2".to_owned()]);
+    let mut host = Host::new(&shelf.lab);
+    let us = host.raw.mac;
+    let server = shelf.serve();
+    let string = |slot: u8, n: u8| format!("slot {slot}, {n}").into_bytes();
+    // Three of each: the second and the third wait behind the first.
+    let mut waiting = BTreeMap::new();
+    for n in 0..3 {
+        for slot in 0..SLOTS {
+            let tag = host.send(us, slot, CONFIG, &config_argument(FORCE_SET, &string(slot, n)));
+            waiting.insert(tag, string(slot, n));
+        }
+    }
+    while !waiting.is_empty() {
+        let ours = |f: &[u8]| frames::is_response(f) && waiting.contains_key(&frames::tag_of(f));
+        let answer = host.raw.receive(ANSWER, ours).expect("an answer to each set");
+        let expected = waiting.remove(&frames::tag_of(&answer)).unwrap();
+        assert_eq!((error(&answer), string_of(&answer)), (0, expected));
+    }
+    kill(server);
+    let server = shelf.serve();
+    for slot in 0..SLOTS {
+        assert_eq!(host.config_string(slot), string(slot, 2));
+    }
+    server.stop();
+}
+
 #[test]
 fn a_configured_string_holds_until_a_host_sets_one() {
     let mut shelf = Shelf::new(lab! { ..Cable::default() }, 1);

@@ -469,6 +469,7 @@ impl Appliance {
             interfaces: ports.iter().map(|port| port.facts.name.clone()).collect(),
             totals: watch::totals(&counters),
             problems,
+            state_hangs: matches!(closed, Closed::Hanging(_)),
         };
         // The program goes with its link.
         drop(ports);
@@ -896,6 +897,8 @@ pub struct Stopped {
     pub totals: String,
     /// What else went wrong.
     pub problems: Vec<String>,
+    /// Whether the disk with the state directory does not answer.
+    pub state_hangs: bool,
 }
 
 impl Stopped {
@@ -912,9 +915,10 @@ impl Stopped {
         }
         for (slot, commands) in &self.busy {
             tracing::error!(
-                "slot {slot} still had {commands} command{} in flight after {} s; its device may hang",
+                "slot {slot} still had {commands} command{} in flight after {} s; {} may hang",
                 if *commands == 1 { "" } else { "s" },
-                self.patience.as_secs()
+                self.patience.as_secs(),
+                if self.state_hangs { "its device or the state directory" } else { "its device" }
             );
         }
         if !self.drained && self.busy.is_empty() {
@@ -981,6 +985,7 @@ mod tests {
             interfaces: vec![],
             totals: String::new(),
             problems: vec![],
+            state_hangs: false,
         };
         assert!(stopped().is_clean());
         for unclean in [
