@@ -160,7 +160,7 @@ impl Core {
 }
 
 impl Target for Core {
-    fn ask(&mut self, frame: &[u8], _wanted: usize) -> Vec<Vec<u8>> {
+    fn ask(&mut self, frame: &[u8], _wanted: usize, _or_none: bool) -> Vec<Vec<u8>> {
         self.running.wire.inject(frame).unwrap_or_else(|e| panic!("{}: {e}", case::hex(frame)));
         self.settle(Some(frame))
     }

@@ -178,6 +178,8 @@ case('wild-identify-half', ['3/wild-ata'], 'IDENTIFY to any slot of the shelf', 
      paged(0xec), 'must')
 case('wild-flush', ['3/wild-ata'], 'FLUSH CACHE EXT to everybody', frame(0, ata(0xea), **WILD), ata_says(0xea), 'may')
 case('wild-power', ['3/wild-ata'], 'CHECK POWER MODE to everybody', frame(0, ata(0xe5), **WILD), ata_says(0xe5, count=0xff), 'may')
+for op, lba, count, name in ((0x99, 0, 1, 'unknown'), (0x24, 2048, 1, 'behind'), (0x24, 0, 3, 'many'), (0x20, 0, 0, 'none')):
+    case(f'wild-ata-{name}', ['3/wild-refused', '3/wild-ata'], f'{op:02X} of {count} at {lba} to everybody: what would fail is refused in silence', frame(0, ata(op, lba, count), **WILD), SILENCE)
 for op in sorted(WRITES):
     case(f'wild-write-{op:02x}', ['3/wild-write', '15/13'], f'Write {op:02X} to everybody: refused in silence', frame(0, ata(op, 60, 1, data=fill(1, 1)), **WILD), SILENCE,
          then=[still_read(60)])
@@ -404,11 +406,13 @@ def text(n, words, string):
     data[2 * n:2 * (n + words)] = b''.join(padded[i + 1:i + 2] + padded[i:i + 1] for i in range(0, len(padded), 2))
     f = answer(0, done(0xec, data=bytes(data)))
     return {'reply': True, 'response_hex': f[:36 + 2 * (n + words)].hex(), 'significant_bytes': 36, 'compare_only': [[0, 36], [36 + 2 * n, 2 * words]], 'length': 548}
-for key, n, words, string in (('serial', 10, 10, 'SN-0815'), ('firmware', 23, 4, '12345678'), ('model', 27, 20, 'A model of forty characters, no more, no')):
-    case(f'id-{key}', [f'4.2/{n}-{n + words - 1}', '4.1/EC'], f'Words {n} to {n + words - 1}: the {key}, blanks behind it', frame(0, ata(0xec, 0, 1)), text(n, words, string), pre={key: string})
+NAMED = {'serial': 'SN-0815', 'firmware': '12345678', 'model': 'A model of forty characters, no more, no', 'wwn': '5000c50a1234abcd'}
+for key, n, words in (('serial', 10, 10), ('firmware', 23, 4), ('model', 27, 20)):
+    string = NAMED[key]
+    case(f'id-{key}', [f'4.2/{n}-{n + words - 1}', '4.1/EC'], f'Words {n} to {n + words - 1}: the {key}, blanks behind it', frame(0, ata(0xec, 0, 1)), text(n, words, string), pre=NAMED)
 identify('id-blocks', '4.2/106', 'Words 106 and 209: 4 KiB blocks, the third sector of one comes first', word(106, 0x6003), word(209, 0x4002), pre={'physical_block': 4096, 'misalignment': 1024}, runs='core')
 identify('id-blocks-aligned', '4.2/106', 'The same, aligned', word(106, 0x6003), word(209, 0x4000), word(117, 0), pre={'physical_block': 4096}, runs='core')
-identify('id-wwn', '4.2/108', 'Words 84, 87 and 108 to 111: world wide name', word(84, 0x0100, 0x0100), word(87, 0x0100, 0x0100), word(108, 0x5000), word(109, 0xc50a), word(110, 0x1234), word(111, 0xabcd), pre={'wwn': '5000c50a1234abcd'})
+identify('id-wwn', '4.2/108', 'Words 84, 87 and 108 to 111: world wide name', word(84, 0x0100, 0x0100), word(87, 0x0100, 0x0100), word(108, 0x5000), word(109, 0xc50a), word(110, 0x1234), word(111, 0xabcd), pre=NAMED)
 identify('id-no-wwn', '4.2/108', 'Without one', word(84, 0, 0x0100), word(87, 0, 0x0100), word(108, 0, count=4), runs='core')
 identify('id-rotates', '4.2/217', 'Word 217 of a disk that rotates', word(217, 0), pre={'rotational': True}, runs='core')
 identify('id-rests', '4.2/217', 'Word 217 of one that does not', word(217, 1), runs='core')

@@ -22,7 +22,7 @@ fn every_case_goes_as_the_table_says() {
         match play(case, &mut core::Core::new(&case.pre)) {
             Verdict::Same => same += 1,
             Verdict::Alternative => alternative.push(case.id.as_str()),
-            Verdict::Deviates(why) => deviating.push(format!("{} ({}): {why}", case.id, case.title)),
+            Verdict::Deviates(why) => deviating.push(format!("{}: {why}", case.name())),
         }
     }
     println!("same={same} alternative={} deviates={}", alternative.len(), deviating.len());
@@ -58,8 +58,8 @@ struct Bent {
 }
 
 impl case::Target for Bent {
-    fn ask(&mut self, frame: &[u8], wanted: usize) -> Vec<Vec<u8>> {
-        let mut frames = self.core.ask(frame, wanted);
+    fn ask(&mut self, frame: &[u8], wanted: usize, or_none: bool) -> Vec<Vec<u8>> {
+        let mut frames = self.core.ask(frame, wanted, or_none);
         match self.left.checked_sub(1) {
             Some(left) => self.left = left,
             None => frames.iter_mut().for_each(|frame| match self.byte {

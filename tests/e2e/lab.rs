@@ -105,6 +105,20 @@ impl Lab {
         self.ip(End::Initiator, &["link", "set", "ini1", "up"]);
     }
 
+    /// Gives both ends the addresses of the conformance cases, and leaves VLAN tags in the frames.
+    pub fn as_in_the_cases(&self) {
+        for (end, interface, mac) in
+            [(End::Target, TARGET, "02:00:00:00:00:01"), (End::Initiator, INITIATOR, "02:00:00:00:00:02")]
+        {
+            self.ip(end, &["link", "set", interface, "down"]);
+            self.ip(end, &["link", "set", interface, "address", mac, "addrgenmode", "none", "up"]);
+            let mut ethtool = Command::new("ethtool");
+            ethtool.args(["-K", interface, "rxvlan", "off", "txvlan", "off"]);
+            self.enter(end, &mut ethtool);
+            run(ethtool).well();
+        }
+    }
+
     /// The name of a namespace, as for `ip netns`.
     pub fn namespace(&self, end: End) -> String {
         format!("{}-{}", self.name, if end == End::Target { "t" } else { "i" })

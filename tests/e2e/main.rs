@@ -13,7 +13,12 @@
 
 #[macro_use]
 mod lab;
+#[path = "../conformance/case.rs"]
+mod case;
 mod changes;
+mod conformance;
+mod differences;
+mod differential;
 mod frames;
 mod guard;
 mod import;
