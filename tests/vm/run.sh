@@ -5,7 +5,7 @@
 #   run.sh [OPTION...] [CASE...]
 #
 #   CASE              a case's name or its beginning (01, 05-restart); all without any
-#   --quick           the quick set: 01 02 03 06, and 03 with less data
+#   --quick           the quick set: 01 02 03 06 23, and 03 with less data
 #   --target NAME     xshelf (the default), vblade (the reference), appliance-vblade
 #                     or the path of a profile (targets/README.md)
 #   --target-cmd CMD  any target with one process a slot, for example
@@ -56,7 +56,7 @@ if ((LIST)); then
 fi
 if ((VM_QUICK)); then
     ((${#WANT[@]} == 0)) || vm_usage_error "--quick names its cases itself: leave out ${WANT[*]}"
-    WANT=(01 02 03 06)
+    WANT=(01 02 03 06 23)
 fi
 
 # ------------------------------------------------------------------ the cases

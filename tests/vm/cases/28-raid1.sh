@@ -5,7 +5,7 @@
 #: ports 2
 #: targets 2
 #: size 96M
-#: need restart
+#: need targets
 #: aoe aoe_deadsecs=8
 #: timeout 1500
 . /payload/lib.sh

@@ -2,7 +2,6 @@
 # host that forgot it, after the target was killed and started again.
 #: slots 2
 #: size 128M
-#: need restart
 #: timeout 900
 . /payload/lib.sh
 modprobe dm_mod || skip "the guest's kernel has no dm_mod"

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 VBLADE=${VBLADE:-$VM_CACHE/target/usr/sbin/vblade}
 
-target_features() { echo readonly mask config maskcmd reserve many; }
+target_features() { echo readonly mask config maskcmd reserve targets many; }
 
 target_start() {
     local shelf=$1 slot=$2 image=$3 o n args=(-b 128)
