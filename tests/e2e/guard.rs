@@ -179,6 +179,7 @@ fn the_override_serves_and_both_alarm() {
     let lab = lab! { ..Cable::default() };
     let (a, b) = (lab.image("a", MIB), lab.image("b", MIB));
     let mut first = Server::start_command(&lab, serve(&lab, End::Target, &[slot("7.0", &a)]));
+    // Each hears what the other answers to the hosts, long before it asks.
     let alarm = format!("{},rivals=alarm", slot("7.0", &b));
     let mut second = Server::start_command(&lab, serve(&lab, End::Initiator, &[alarm]));
     assert_eq!(

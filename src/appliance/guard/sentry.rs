@@ -30,6 +30,9 @@ const WAIT: Duration = Duration::from_millis(250);
 const STALL: Duration = Duration::from_millis(200);
 /// How long it waits for a link that was there before the XDP program was attached: many cards reset for that.
 const LINK: Duration = Duration::from_secs(5);
+/// How long it is quiet after the start when nothing follows from an answer but the alarm: a wire where an address is
+/// known to be taken twice, or where a test listens, need not hear the question before the announcement.
+const QUIET: Duration = Duration::from_secs(10);
 /// How often each slot is asked for while it is served, in seconds.
 const ROUND: u64 = 60;
 /// How long somebody is taken to be there who was heard: two rounds and a half, since a frame may get lost.
@@ -172,7 +175,7 @@ enum Phase {
     Waiting,
     /// Asks; how often it has, the last time when, and when it looked last.
     Asking { asked: u32, last: Duration, looked: Duration, decided: bool },
-    /// Looks out. All seconds before this one are done.
+    /// Looks out. All seconds up to this one are done.
     Guarding { second: u64 },
 }
 
@@ -247,6 +250,12 @@ impl Sentry {
             }
             *was = *is;
         }
+        if self.phase == Phase::Waiting && self.slots.values().all(|slot| slot.ward.rivals == Rivals::Alarm) {
+            // The start need not wait.
+            self.decide(now, &mut orders);
+            self.fresh = self.linked_sites().map(|site| (site, now + QUIET, 0)).collect();
+            self.phase = Phase::Guarding { second: (now + QUIET).as_secs() };
+        }
         if self.phase == Phase::Waiting {
             let back = self.sites.iter().zip(&self.linked).all(|(site, linked)| *linked || !site.linked);
             if back || now >= LINK {
@@ -277,10 +286,8 @@ impl Sentry {
                 self.ask(slot, self.linked_sites(), orders);
             }
         }
-        // Nobody who could be heard, or nothing that would follow from it: the start need not wait.
-        let idle =
-            !self.linked.contains(&true) || self.slots.values().all(|slot| slot.ward.rivals == Rivals::Alarm);
-        if !decided && (over || idle) {
+        // Without a carrier nobody can be heard.
+        if !decided && (over || !self.linked.contains(&true)) {
             decided = true;
             self.decide(now, orders);
         }
@@ -310,7 +317,7 @@ impl Sentry {
         orders.push(Order::Decided { refused });
     }
 
-    /// Asks for the slots whose turn came in the seconds since `second`; returns the second that it is.
+    /// Asks for the slots whose turn came in the seconds since `second`; returns the last that is done.
     fn round(&mut self, now: Duration, second: u64, orders: &mut Vec<Order>) -> u64 {
         let current = now.as_secs();
         // A process that was stopped for long does not ask for all it has missed.
@@ -340,7 +347,7 @@ impl Sentry {
                 self.ask(slot, self.linked_sites(), orders);
             }
         }
-        current
+        current.max(second)
     }
 
     /// Asks for all slots where a link came up: whoever is there has not been heard before.
@@ -362,7 +369,7 @@ impl Sentry {
         let next = match self.phase {
             Phase::Waiting => now + WAIT,
             Phase::Asking { last, looked, .. } => (last + WAIT).min(looked + STALL / 2),
-            Phase::Guarding { second } => Duration::from_secs(second + 1),
+            Phase::Guarding { .. } => Duration::from_secs(now.as_secs() + 1),
         };
         let fresh = self.fresh.iter().map(|(_, next, _)| *next).min();
         next.min(fresh.unwrap_or(next))

@@ -180,14 +180,21 @@ fn a_slot_with_the_override_is_served_at_once_and_alarms() {
     let alarm = Ward { rivals: Rivals::Alarm, ..ward(0) };
     let mut sentry = Sentry::new(vec![site(1)], &[alarm]);
     let orders = sentry.tick(ms(0), &[true]);
-    assert_eq!(asks(&orders), [(0, 0, Stance::Holds)]);
     assert_eq!(decided(&orders), Some(vec![]), "nothing to wait for");
-    assert_eq!(asks(&pass(&mut sentry, &mut ms(0), ms(250), &[true])).len(), 1);
+    assert_eq!(asks(&orders), [], "nor to ask for at once");
+    // Whoever asks yields all the same.
+    let query = says(OTHER, Word::Query(claim(Stance::Asks, 0)));
+    let holds = Order::Answer { site: 0, to: OTHER, slot: SLOT, vlan: 0, claim: claim(Stance::Holds, 1) };
+    assert!(sentry.hear(ms(100), 0, 0, query).contains(&holds));
     let said = errors(&sentry.hear(ms(260), 0, 0, says(OTHER, Word::Answer)));
     assert!(said.len() == 1 && said[0].contains("stop one of them at once"), "{said:?}");
     assert_eq!(sentry.status(ms(300)).as_deref(), Some("ALARM: another target answers for 7.0"));
-    let rest = pass(&mut sentry, &mut ms(260), WINDOW, &[true]);
-    assert_eq!((decided(&rest), asks(&rest).len()), (None, 1), "decided once");
+    let mut now = ms(260);
+    let quiet = pass(&mut sentry, &mut now, QUIET - ms(1), &[true]);
+    assert_eq!((decided(&quiet), asks(&quiet)), (None, vec![]), "decided once");
+    let asked = asks(&pass(&mut sentry, &mut now, QUIET + WINDOW, &[true]));
+    assert_eq!(asked, [(0, 0, Stance::Holds); 3]);
+    assert_eq!(asks(&pass(&mut sentry, &mut now, Duration::from_secs(60), &[true])).len(), 1);
     // It fades when nobody is heard any more.
     assert_eq!(sentry.status(ms(260) + PRESENT + ms(1)), None);
 
