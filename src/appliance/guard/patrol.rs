@@ -88,8 +88,13 @@ impl Guard {
             sites.push(Site { name: name.clone(), mac, linked: facts.running });
             posts.push(Post { name, mac, sockets, events: steer.events()?, gone: false });
         }
-        for ward in wards.iter().filter(|ward| ward.rivals == Rivals::Alarm) {
-            tracing::info!("slot {}: it is served even if another target has its address", ward.slot);
+        let alarm = wards.iter().filter(|ward| ward.rivals == Rivals::Alarm);
+        let alarm: Vec<String> = alarm.map(|ward| ward.slot.to_string()).collect();
+        if !alarm.is_empty() {
+            tracing::info!(
+                "served even where another target has the address, as configured: {}",
+                alarm.join(" ")
+            );
         }
         let (end, shown) = (Arc::new(EventFd::new()?), Arc::new(Mutex::new(Shown::default())));
         let (decide, decided) = sync_channel(1);
