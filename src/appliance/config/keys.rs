@@ -184,11 +184,11 @@ pub const SLOT: Table = Table {
         },
         Key {
             name: "rivals",
-            values: "\"refuse\" or \"alarm\"",
+            values: "\"refuse\", \"alarm\" or \"ignore\"",
             default: "\"refuse\"",
             text: "When another target on the wire answers for this address, hosts take the two for one disk and \
                    destroy both. refuse does not begin to serve the slot; alarm serves it all the same. Either way \
-                   the log says so, also when it happens later.",
+                   the log says so, also when it happens later. ignore sends no question and says nothing.",
         },
         Key {
             name: "worker",

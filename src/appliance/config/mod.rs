@@ -115,6 +115,8 @@ pub enum Rivals {
     Refuse,
     /// Serve it all the same, and raise the alarm.
     Alarm,
+    /// Neither ask nor watch.
+    Ignore,
 }
 
 /// The threads that serve.

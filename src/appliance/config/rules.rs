@@ -403,7 +403,8 @@ pub(super) const RESERVED_ANSWERS: [(&str, ReservedAnswer); 2] =
     [("aoe", ReservedAnswer::Aoe), ("ata", ReservedAnswer::Ata)];
 
 /// The words for [`Rivals`].
-pub(super) const RIVALS: [(&str, Rivals); 2] = [("refuse", Rivals::Refuse), ("alarm", Rivals::Alarm)];
+pub(super) const RIVALS: [(&str, Rivals); 3] =
+    [("refuse", Rivals::Refuse), ("alarm", Rivals::Alarm), ("ignore", Rivals::Ignore)];
 
 /// A path; in a file it has to be absolute.
 pub(super) fn absolute(path: &Path) -> Result<(), Wrong> {

@@ -46,6 +46,7 @@ pub enum GuardError {
 struct Shown {
     status: Option<String>,
     rivals: Vec<Rival>,
+    belied: bool,
 }
 
 /// A running guard; dropping it ends its thread.
@@ -69,7 +70,8 @@ struct Post {
 }
 
 impl Guard {
-    /// Starts to guard slots on interfaces that have the XDP program, and knows these slots.
+    /// Starts to guard slots on interfaces that have the XDP program, and knows these slots. `patient` waits longer for
+    /// answers.
     ///
     /// # Errors
     /// [`GuardError`]
@@ -77,6 +79,7 @@ impl Guard {
         ports: impl Iterator<Item = (&'a Facts, &'a Steer)>,
         wards: &[Ward],
         keeper: &dyn Keeper,
+        patient: bool,
     ) -> Result<Self, GuardError> {
         let (mut sites, mut posts) = (Vec::new(), Vec::new());
         for (facts, steer) in ports {
@@ -99,7 +102,7 @@ impl Guard {
         let (end, shown) = (Arc::new(EventFd::new()?), Arc::new(Mutex::new(Shown::default())));
         let (decide, decided) = sync_channel(1);
         let patrol = Patrol {
-            sentry: Sentry::new(sites, wards),
+            sentry: Sentry::new(sites, wards, patient),
             posts,
             begin: Instant::now(),
             decide,
@@ -116,6 +119,12 @@ impl Guard {
     /// [`GuardError::Died`]
     pub fn refused(&self) -> Result<Vec<Address>, GuardError> {
         self.decided.recv().map_err(|_| GuardError::Died)
+    }
+
+    /// Whether somebody has answered since that was decided, for a slot that is about to be served.
+    #[must_use]
+    pub fn is_belied(&self) -> bool {
+        self.shown().belied
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
@@ -243,7 +252,11 @@ impl Patrol {
     }
 
     fn show(&self) {
-        let shown = Shown { status: self.sentry.status(self.now()), rivals: self.sentry.rivals() };
+        let shown = Shown {
+            status: self.sentry.status(self.now()),
+            rivals: self.sentry.rivals(),
+            belied: self.sentry.is_belied(),
+        };
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 

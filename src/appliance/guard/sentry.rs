@@ -5,10 +5,12 @@
 //! whoever has decided to go on never yields any more.
 //!
 //! ```text
-//!   begin         + 250 ms       + 500 ms       + 750 ms
+//!   begin         + 20 ms        + 40 ms        + 60 ms
 //!   ├── ask ───────┼── ask ───────┼── ask ───────┤ decide ── ready ───── each minute: ask
 //!   answers to others: "asks, lowest address"    "holds"     the target itself answers
 //! ```
+//!
+//! Whoever hears another ask begins again and waits ten times as long each time.
 //!
 //! Both the question and its answer carry the lowest address, so that one frame in either direction tells its receiver who
 //! goes on. One whose window is over says that it holds the slot, and to that the other yields whatever its address: so it
@@ -24,10 +26,11 @@ use std::time::Duration;
 
 /// How often it is asked at the beginning.
 const ASKS: u32 = 3;
-/// How long an answer is waited for after each time.
-const WAIT: Duration = Duration::from_millis(250);
-/// A pause of ours longer than this before the decision may have cost others their answers.
-const STALL: Duration = Duration::from_millis(200);
+/// How long an answer is waited for after each time: a target answers within a millisecond, and a start should not be held
+/// up. One that answers later is heard until the first frame is served, and noticed after that.
+const WAIT: Duration = Duration::from_millis(20);
+/// How long once another guard has been heard, which may be as slow to hear us.
+const PATIENT: Duration = Duration::from_millis(250);
 /// How long it waits for a link that was there before the XDP program was attached: many cards reset for that.
 const LINK: Duration = Duration::from_secs(5);
 /// How long it is quiet after the start when nothing follows from an answer but the alarm: a wire where an address is
@@ -188,6 +191,8 @@ pub struct Sentry {
     /// Those that are not served because of a rival.
     refused: Vec<Address>,
     phase: Phase,
+    /// Whether another was heard that asks too.
+    patient: bool,
     /// Whether there was a carrier at the last look, by site.
     linked: Vec<bool>,
     /// Sites whose link came up, when to ask there next, and how often that was done.
@@ -198,9 +203,9 @@ pub struct Sentry {
 }
 
 impl Sentry {
-    /// Begins at the time 0 of all others given to it.
+    /// Begins at the time 0 of all others given to it. `patient` waits for answers as if another guard had been heard.
     #[must_use]
-    pub fn new(sites: Vec<Site>, wards: &[Ward]) -> Self {
+    pub fn new(sites: Vec<Site>, wards: &[Ward], patient: bool) -> Self {
         let slot = |ward: &Ward| Slot { ward: *ward, standing: Standing::Probing, objection: None };
         Self {
             lowest: sites.iter().map(|site| site.mac).min().unwrap_or_default(),
@@ -209,6 +214,7 @@ impl Sentry {
             slots: wards.iter().map(|ward| (ward.slot, slot(ward))).collect(),
             refused: Vec::new(),
             phase: Phase::Waiting,
+            patient,
             fresh: Vec::new(),
             known: BTreeMap::new(),
             crowded: false,
@@ -223,7 +229,7 @@ impl Sentry {
     fn claim(&self, slot: &Slot) -> Claim {
         let stance = match (slot.standing, slot.ward.rivals) {
             // It is served in any case, so let the others yield.
-            (Standing::Probing, Rivals::Alarm) | (Standing::Served, _) => Stance::Holds,
+            (Standing::Probing, Rivals::Alarm | Rivals::Ignore) | (Standing::Served, _) => Stance::Holds,
             (Standing::Probing, Rivals::Refuse) => Stance::Asks,
             (Standing::Refused { .. }, _) => Stance::Watches,
         };
@@ -234,6 +240,25 @@ impl Sentry {
         let claim = self.claim(slot);
         let Ward { slot, vlan, .. } = slot.ward;
         orders.extend(sites.map(|site| Order::Ask { site, slot, vlan, claim }));
+    }
+
+    /// How long an answer is waited for.
+    const fn wait(&self) -> Duration {
+        if self.patient { PATIENT } else { WAIT }
+    }
+
+    /// A pause of ours longer than this before the decision may have cost others their answers.
+    fn stall(&self) -> Duration {
+        self.wait() * 4 / 5
+    }
+
+    /// Another one asks, too: it is worth waiting for it.
+    fn take_time(&mut self) {
+        if let Phase::Asking { asked, decided: false, .. } = &mut self.phase {
+            if !std::mem::replace(&mut self.patient, true) {
+                *asked = 0;
+            }
+        }
     }
 
     fn linked_sites(&self) -> impl Iterator<Item = usize> + '_ {
@@ -275,10 +300,10 @@ impl Sentry {
     /// Asks and decides at the beginning.
     fn probe(&mut self, now: Duration, orders: &mut Vec<Order>) {
         let Phase::Asking { mut asked, mut last, looked, mut decided } = self.phase else { return };
-        if now.saturating_sub(looked) > STALL && !decided {
+        if now.saturating_sub(looked) > self.stall() && !decided {
             asked = asked.min(ASKS - 1);
         }
-        let waited = asked == 0 || now >= last + WAIT;
+        let waited = asked == 0 || now >= last + self.wait();
         let over = waited && asked == ASKS;
         if waited && !over {
             (asked, last) = (asked + 1, now);
@@ -354,7 +379,7 @@ impl Sentry {
     fn welcome(&mut self, now: Duration, orders: &mut Vec<Order>) {
         let mut fresh = std::mem::take(&mut self.fresh);
         for (site, next, asked) in fresh.iter_mut().filter(|(_, next, _)| *next <= now) {
-            (*next, *asked) = (now + WAIT, *asked + 1);
+            (*next, *asked) = (now + PATIENT, *asked + 1);
             for slot in self.slots.values().filter(|_| self.linked.get(*site) == Some(&true)) {
                 self.ask(slot, std::iter::once(*site), orders);
             }
@@ -367,8 +392,8 @@ impl Sentry {
     #[must_use]
     pub fn due(&self, now: Duration) -> Duration {
         let next = match self.phase {
-            Phase::Waiting => now + WAIT,
-            Phase::Asking { last, looked, .. } => (last + WAIT).min(looked + STALL / 2),
+            Phase::Waiting => now + PATIENT,
+            Phase::Asking { last, looked, .. } => (last + self.wait()).min(looked + self.stall() / 2),
             Phase::Guarding { .. } => Duration::from_secs(now.as_secs() + 1),
         };
         let fresh = self.fresh.iter().map(|(_, next, _)| *next).min();
@@ -400,6 +425,7 @@ impl Sentry {
                 // Ours comes back only from a target that echoes the question.
                 if lowest != self.lowest =>
             {
+                self.take_time();
                 if lowest < self.lowest {
                     self.object(address, Objection::Lower { lowest, mac: source, site });
                 }
@@ -426,7 +452,9 @@ impl Sentry {
     }
 
     fn object(&mut self, slot: Address, objection: Objection) {
-        if let Some(slot) = self.slots.get_mut(&slot).filter(|slot| slot.standing == Standing::Probing) {
+        if let Some(slot) =
+            self.slots.get_mut(&slot).filter(|s| matches!(s.standing, Standing::Probing | Standing::Served))
+        {
             slot.objection = slot.objection.max(Some(objection));
         }
     }
@@ -525,6 +553,16 @@ impl Sentry {
     #[must_use]
     pub fn rivals(&self) -> Vec<Rival> {
         self.known.values().map(|known| known.rival.clone()).collect()
+    }
+
+    /// Whether an answer came too late for the decision: another serves a slot that was taken to be ours alone.
+    #[must_use]
+    pub fn is_belied(&self) -> bool {
+        self.slots.values().any(|slot| {
+            slot.standing == Standing::Served
+                && slot.ward.rivals == Rivals::Refuse
+                && matches!(slot.objection, Some(Objection::Answers { .. }))
+        })
     }
 
     /// What is wrong, in a few words; `None` if nothing is.

@@ -44,7 +44,8 @@ A slot is SHELF.SLOT=PATH[,OPTION]... with these options:
   mask=MAC+MAC...      answer these hosts only; also written allow=
   config-string=TEXT   what the slot answers to a query of its config string, until a host sets one
   reserved-answer=     what a host hears that a reservation shuts out: aoe (error 6) or ata (41/04)
-  rivals=              when another target has the same address: refuse to serve it, or alarm only
+  rivals=              when another target has the same address: refuse to serve it, alarm only,
+                       or ignore it and do not ask
   buffers=N            requests the slot says it can queue, 2 to 1024 [default: 64]
   worker=N             the worker that owns the slot
 A comma within a path or a value is written twice: 7.0=/srv/a,,b.img is /srv/a,b.img.

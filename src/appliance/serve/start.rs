@@ -1,7 +1,7 @@
 //! Puts an appliance together, and takes it apart again.
 //!
 //! Not here: waiting for a reason to stop (`serve`).
-//! Invariant: the order of a start is slots, facts, XDP program, guard, memory, sockets, workers, shelves and sockets into
+//! Invariant: the order of a start is slots, facts, XDP program, memory, sockets, guard, workers, shelves and sockets into
 //! the program, announcement; a stop goes the other way, and a start that fails half-way is a stop from there.
 
 use super::describe::{PortLine, Serving, SlotLine};
@@ -9,7 +9,7 @@ use super::monitor::{Monitor, Place};
 use super::slots::{self, OpenSlot, SlotError};
 use super::watch::{self, Watch};
 use crate::appliance::check::machine;
-use crate::appliance::config::{Config, HugePages, Interface, Queues, Slot};
+use crate::appliance::config::{Config, HugePages, Interface, Queues, Rivals, Slot};
 use crate::appliance::guard::{Guard, GuardError, Rival, Ward};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::masks::{MaskMaps, Resident};
@@ -124,6 +124,12 @@ pub enum StartError {
     /// The XDP program.
     #[error("{}", Causes(.0))]
     Steer(#[from] SteerError),
+    /// Another target answers for our addresses, but each time after it was decided to serve them.
+    #[error(
+        "another target keeps answering for one of our addresses, but too late to tell which; stop it, or say \
+         rivals = \"alarm\" for our slots"
+    )]
+    Unsure,
     /// The guard against other targets with our addresses.
     #[error(transparent)]
     Guard(#[from] GuardError),
@@ -292,17 +298,25 @@ impl Appliance {
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
     pub fn start(config: &Config, keeper: &dyn Keeper) -> Result<Self, StartError> {
+        for attempt in 0..ATTEMPTS {
+            if let Some(appliance) = Self::try_start(config, keeper, attempt)? {
+                return Ok(appliance);
+            }
+            tracing::info!("another target has answered for one of our addresses just now: asking once more");
+        }
+        Err(StartError::Unsure)
+    }
+
+    /// `None` when the guard learned in the last moment that a slot is not ours alone; nothing is left behind then.
+    /// From the second attempt on it waits longer for answers.
+    fn try_start(config: &Config, keeper: &dyn Keeper, attempt: u32) -> Result<Option<Self>, StartError> {
         let mut store = open_store(config, keeper)?;
         let mut slots = slots::open(&config.slots, keeper)?;
         let restored = slots::restore(&mut slots, &mut store)?;
         let mut ports = open_ports(config, keeper)?;
         let masks = tell_programs(&ports, &slots)?;
-        let guard = post_guard(config, &ports, keeper)?;
-        // What another target serves is not in this configuration any more.
-        let config = &stand_down(config, &mut slots, &guard.refused()?)?;
-        let queues: Vec<Vec<u16>> = ports.iter().map(|port| port.queues.clone()).collect();
-        let topology = place(config, &queues, &machine::affinity())?;
-        warn_of(&slots, &topology, &ports);
+        let served: Vec<Vec<u16>> = ports.iter().map(|port| port.queues.clone()).collect();
+        let topology = place(config, &served, &machine::affinity())?;
 
         let layout = lay_out(config, &topology)?;
         // Where every frame carries a tag, the data behind it is to be aligned.
@@ -321,6 +335,13 @@ impl Appliance {
             sockets.push(socket);
             queues[usize::from(seat.worker.0)].push(queue);
         }
+
+        // As late as may be, so that little time passes between the answer and the announcement.
+        let guard = post_guard(config, &ports, keeper, attempt > 0)?;
+        // What another target serves is not in this configuration any more. Queues and CPUs do not depend on slots.
+        let config = &stand_down(config, &mut slots, &guard.refused()?)?;
+        let topology = place(config, &served, &machine::affinity())?;
+        warn_of(&slots, &topology, &ports);
 
         let serving = serving(&slots, &ports, &topology, &umem);
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
@@ -341,6 +362,12 @@ impl Appliance {
         // The clerk ends when no worker can ask it for anything any more.
         drop(errands);
 
+        if guard.is_belied() {
+            drop(crew);
+            // It has had nothing to do.
+            let _ = clerk.close(CLOSING);
+            return Ok(None);
+        }
         // From here on frames come.
         let shelves: BTreeSet<u16> = config.slots.iter().map(|slot| slot.address.shelf).collect();
         for port in &mut ports {
@@ -362,7 +389,7 @@ impl Appliance {
         }
         crew.tell(Control::Announce);
         let watch = Watch::default();
-        Ok(Self {
+        Ok(Some(Self {
             crew,
             shared,
             ports,
@@ -374,7 +401,7 @@ impl Appliance {
             clerk,
             clerk_lost: false,
             _umem: umem,
-        })
+        }))
     }
 
     /// What it serves, and before that what is wrong with it, in one line.
@@ -503,6 +530,9 @@ fn open_clerk(
     let clerk = Clerk::start(receiver, store, masks, states, post);
     Ok((errands, clerk.map_err(|source| StartError::StateThread { source })?))
 }
+
+/// How often a start is tried when answers of another target come too late each time.
+const ATTEMPTS: u32 = 4;
 
 /// Microseconds of spin where nobody else wants the CPU.
 const ISOLATED_SPIN_US: u16 = 50;
@@ -706,10 +736,16 @@ fn share(
 }
 
 /// Lets the guard look out for others with the addresses of our slots.
-fn post_guard(config: &Config, ports: &[OpenPort], keeper: &dyn Keeper) -> Result<Guard, StartError> {
+fn post_guard(
+    config: &Config,
+    ports: &[OpenPort],
+    keeper: &dyn Keeper,
+    patient: bool,
+) -> Result<Guard, StartError> {
     let ward = |slot: &Slot| Ward { slot: slot.address, vlan: slot.vlan, rivals: slot.rivals };
-    let wards: Vec<Ward> = config.slots.iter().map(ward).collect();
-    Ok(Guard::start(ports.iter().map(|port| (&port.facts, &port.steer)), &wards, keeper)?)
+    let watched = config.slots.iter().filter(|slot| slot.rivals != Rivals::Ignore);
+    let wards: Vec<Ward> = watched.map(ward).collect();
+    Ok(Guard::start(ports.iter().map(|port| (&port.facts, &port.steer)), &wards, keeper, patient)?)
 }
 
 /// Takes out the slots that must not be served, and gives the configuration without them.
