@@ -118,6 +118,10 @@ pub const SOURCES: usize = 64;
 /// full shelf answers within 15 ms and no switch has to hold a burst.
 pub const OWN_RATE: Rate = Rate { burst: 32, every: Duration::from_micros(50) };
 
+/// How long after a config string was set the slot is announced: the one who set it gets its answer first, and one who sets
+/// it again and again causes one announcement in that time.
+pub const CONFIG_ANNOUNCEMENT: Duration = Duration::from_secs(1);
+
 /// The shelves and slots an initiator can address: Linux ignores shelf 4095 and slot 255, and all ones is the
 /// wildcard (drivers/block/aoe/aoecmd.c, aoecmd_cfg_rsp).
 pub const RESERVED_SHELVES: [u16; 2] = [0x0fff, 0xffff];

@@ -330,7 +330,9 @@ fn run<Q: Queue, S: Storage + Sleep>(mut worker: Worker<Q, S>, seat: Seat, statu
         worker.post().bell().lie_down();
         if !worker.restless() {
             let short = worker.starved() || worker.draining();
-            worker.storage_mut().sleep(if short { STARVED_SLEEP } else { SLEEP });
+            let news = worker.due().map_or(SLEEP, |due| due.saturating_sub(started.elapsed()).min(SLEEP));
+            // Not shorter than the other, lest the end of the sleep comes just before that moment again and again.
+            worker.storage_mut().sleep(if short { STARVED_SLEEP } else { news.max(STARVED_SLEEP) });
         }
         worker.post().bell().get_up();
         quiet_since = None;

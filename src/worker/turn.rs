@@ -87,6 +87,8 @@ struct Core<Q: Queue, S: Storage> {
     ready: VecDeque<u32>,
     /// Changes of the state of slots, by slot.
     changes: Vec<Changes>,
+    /// When the next slot with a changed config string is to be announced.
+    next_news: Option<Duration>,
     /// Takes the states to keep.
     errands: Option<Errands>,
     /// Wildcard requests, each with the next slot to ask.
@@ -149,6 +151,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             requests: Requests::new(limits::REQUESTS),
             ready: VecDeque::with_capacity(limits::REQUESTS),
             wildcards: VecDeque::with_capacity(limits::WILDCARDS),
+            next_news: None,
             errands,
             sources: Sources::new(limits::WILDCARD_RATE, limits::SOURCES),
             announcements: VecDeque::new(),
@@ -190,6 +193,11 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
                 .lanes
                 .iter()
                 .any(|lane| lane.waiting() > 0 || lane.starved() || (others && lane.transmitting()))
+    }
+
+    /// When there will be something to do though nothing comes, on the clock of [`Worker::turn`].
+    pub fn due(&self) -> Option<Duration> {
+        self.core.next_news
     }
 
     /// Whether nothing is in flight: no request, no frame to send, nothing with the kernel but chunks to receive into.
@@ -281,6 +289,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         busy |= self.read_mail(shared);
         busy |= self.receive(shared);
         self.ask_slots(shared);
+        self.tell_news(shared);
         self.announce(shared);
         self.submit_ready(shared);
         self.storage.turn();

@@ -13,6 +13,7 @@ use crate::storage::Storage;
 use crate::worker::counters::Counter;
 use crate::worker::{Errand, Shared};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// A request that would change the state of its slot.
 struct Waiting {
@@ -25,6 +26,8 @@ struct Waiting {
 pub(super) struct Changes {
     under_way: Option<Waiting>,
     later: VecDeque<Waiting>,
+    /// When to announce the slot, because its config string was changed.
+    announce: Option<Duration>,
 }
 
 impl Changes {
@@ -80,6 +83,20 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         later.push_back(Waiting { frame, admitted: *admitted });
     }
 
+    /// Announces the slots whose config string was changed some time ago.
+    pub(super) fn tell_news(&mut self, shared: &Shared) {
+        if self.next_news.is_none_or(|next| next > self.now) {
+            return;
+        }
+        for slot in 0..self.changes.len() {
+            if self.changes[slot].announce.is_some_and(|due| due <= self.now) {
+                self.changes[slot].announce = None;
+                self.announce_slot(shared, slot);
+            }
+        }
+        self.next_news = self.changes.iter().filter_map(|changes| changes.announce).min();
+    }
+
     /// The change under way has been kept, or has not: answers it, and lets those behind it have their turn.
     pub(super) fn saved(&mut self, shared: &Shared, slot: u16, kept: bool) {
         let at = usize::from(slot);
@@ -113,7 +130,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             let _ = self.errands.as_ref().map(|to| to.try_send(Errand::InForce { address }));
         }
         if announces {
-            self.announce_slot(shared, at);
+            let due = self.now + limits::CONFIG_ANNOUNCEMENT;
+            self.changes[at].announce.get_or_insert(due);
+            self.next_news = Some(self.next_news.map_or(due, |next| next.min(due)));
         }
         while self.changes[at].under_way.is_none() {
             let Some(Waiting { frame, admitted }) = self.changes[at].later.pop_front() else { break };

@@ -776,7 +776,22 @@ fn a_change_is_answered_when_it_is_kept_and_announced_on_every_port() {
     world.turn();
     let replies = world.replies(0);
     assert_eq!((tag_of(&replies[0]), string(&replies[0])), (1, &b"host-a"[..]));
-    assert_eq!([broadcasts(&replies[1..]), broadcasts(&world.replies(1))], [1, 1]);
+    assert_eq!(replies.len(), 1);
+    // A second change in that time makes no second announcement.
+    world.send(0, &set(0, 4, 4, b"host-b"));
+    world.turn();
+    world.keep(true);
+    world.settle();
+    assert_eq!(world.replies(0).len(), 1);
+    let due = world.workers[0].due().unwrap();
+    world.now = due - Duration::from_micros(200);
+    world.turn();
+    assert_eq!(broadcasts(&world.replies(0)), 0);
+    world.turn();
+    world.turn();
+    let news = world.replies(0);
+    assert_eq!([broadcasts(&news), broadcasts(&world.replies(1))], [1, 1]);
+    assert_eq!((string(&news[0]), world.workers[0].due()), (&b"host-b"[..], None));
     assert!(matches!(world.errands.try_recv(), Ok(Errand::InForce { .. })));
     world.settle();
     world.accounted();

@@ -83,7 +83,7 @@ fn settled(sites: Vec<Site>, wards: &[Ward], word: Option<Word>) -> (Sentry, Vec
         sentry.hear(ms(10), 0, 0, says(OTHER, word));
     }
     // Long enough also for one that takes its time because it has heard another guard.
-    let orders = pass(&mut sentry, &mut ms(10), ms(1000), &links);
+    let orders = pass(&mut sentry, &mut ms(10), ms(990), &links);
     (sentry, orders.into_iter().filter(|order| !matches!(order, Order::Ask { .. })).collect())
 }
 
@@ -193,7 +193,7 @@ fn a_slot_with_the_override_is_served_at_once_and_alarms() {
     let mut now = ms(260);
     let quiet = pass(&mut sentry, &mut now, QUIET - ms(1), &[true]);
     assert_eq!((decided(&quiet), asks(&quiet)), (None, vec![]), "decided once");
-    let asked = asks(&pass(&mut sentry, &mut now, QUIET + WINDOW, &[true]));
+    let asked = asks(&pass(&mut sentry, &mut now, QUIET + 2 * PATIENT, &[true]));
     assert_eq!(asked, [(0, 0, Stance::Holds); 3]);
     assert_eq!(asks(&pass(&mut sentry, &mut now, Duration::from_secs(60), &[true])).len(), 1);
     // It fades when nobody is heard any more.
