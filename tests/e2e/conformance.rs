@@ -21,8 +21,8 @@ const HOST: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const MARK: (u16, u8) = (9, 9);
 /// How long an answer may take before it counts as missing: a guard, far beyond what it takes.
 const ANSWER: Duration = Duration::from_secs(20);
-/// How long nothing may come, where an answer and none are both good.
-const SILENCE: Duration = Duration::from_millis(300);
+/// How long nothing may come behind the mark, which tells silence already.
+const NOTHING: Duration = Duration::from_millis(2);
 /// Wildcards that a host may send at once, and how often one more (the shelf takes 64 and 16 a second).
 const WILDCARDS: usize = 48;
 const ANOTHER: Duration = Duration::from_millis(65);
@@ -270,8 +270,9 @@ impl Target for Live {
         let mut answers = self.answers(came, frame);
         // What the disk does, or the keeper of the state, may end after the mark has answered.
         let grace = match wanted {
-            0 => Duration::from_millis(2),
-            _ if or_none => SILENCE,
+            0 => NOTHING,
+            // Only what the disk does can come after the mark.
+            _ if or_none && frame[19] != 0 => NOTHING,
             _ => ANSWER,
         };
         let until = Instant::now() + grace;

@@ -262,11 +262,12 @@ pub const ENTRIES: &[Entry] = &[
         ours: "silent where it would have to refuse: a shelf full of slots would answer with a storm of errors",
         rule: "15/5",
         explains: |request, pair| {
-            request.is_wild()
-                && pair.only_theirs()
-                && (error_of(&pair.theirs[0]).is_some()
-                    || status_of(&pair.theirs[0]).is_some_and(|(s, _)| s == 0x41))
-                && pair.settle()
+            let refused = |theirs: &[u8]| {
+                let failed = status_of(theirs).is_some_and(|(status, _)| status == 0x41);
+                let count = request.is_ata(&[0x20, 0x24]) && !(1..=request.most).contains(&request.at(26));
+                error_of(theirs).is_some() || failed || count
+            };
+            request.is_wild() && pair.only_theirs() && refused(&pair.theirs[0]) && pair.settle()
         },
     },
     Entry {
