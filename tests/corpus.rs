@@ -47,3 +47,8 @@ fn worker() {
 fn config() {
     replay("config", harness::config);
 }
+
+#[test]
+fn state() {
+    replay("state", harness::state);
+}

@@ -394,3 +394,35 @@ pub fn config(data: &[u8]) {
         }
     }
 }
+
+/// A state file of any bytes, as it is and with the right checksum: it is refused in one line, or gives a state that is
+/// written and read again as it was. And any state is.
+pub fn state(data: &[u8]) {
+    use xshelf::appliance::state::record::{decode, encode, seal};
+    let check = |state: &SlotState| {
+        for list in [&state.mask, &state.reserved] {
+            assert!(list.iter().collect::<HashSet<_>>().len() == list.len(), "each address once");
+        }
+        assert_eq!(decode(&encode(state)).as_ref(), Ok(state));
+    };
+    for bytes in [data, &seal(data.to_vec())] {
+        match decode(bytes) {
+            Ok(state) => check(&state),
+            Err(e) => assert!(!e.to_string().contains(char::is_control), "one line says it"),
+        }
+    }
+    // Long lists take long: not each time.
+    if data.first().is_none_or(|first| first % 8 != 0) {
+        return;
+    }
+    let (string, rest) = data.split_at(data.len() / 4);
+    let mut state = SlotState::with_config_string(string);
+    for (n, mac) in rest.chunks_exact(6).enumerate() {
+        let list = if n % 3 == 0 { &mut state.reserved } else { &mut state.mask };
+        let mac = Mac([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]]);
+        if !list.contains(&mac) && list.try_push(mac).is_err() {
+            break;
+        }
+    }
+    check(&state);
+}

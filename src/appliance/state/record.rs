@@ -30,6 +30,8 @@ pub const MOST_BYTES: usize = 24 << 10;
 
 /// The format that is written, and the only one that is read.
 const FORMAT: i64 = 1;
+/// Characters of a message about the text at most.
+const MESSAGE: usize = 200;
 const CHECKSUM: &str = "crc32 = \"";
 /// Bytes of the last line: the key, eight digits, quote, end of line.
 const LAST_LINE: usize = CHECKSUM.len() + 8 + 2;
@@ -183,7 +185,9 @@ struct Body {
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, RecordError> {
     toml::from_str(text).map_err(|e| {
         let line = e.span().map(|span| text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1);
-        let said = e.message().replace('\n', " ");
+        // It may quote what is in the file.
+        let said: String =
+            e.message().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE).collect();
         RecordError::Text(line.map_or_else(|| said.clone(), |line| format!("line {line}: {said}")))
     })
 }
@@ -308,6 +312,7 @@ pub(super) mod tests {
             (seal(b"\xff\n".to_vec()), "utf-8"),
             (seal(b"[\n".repeat(9000)), "line "),
             (body("", "\"02:00:00:00:00:02\"]\ncolour = [", ""), "unknown field `colour`"),
+            (body("", &format!("]\n\"a\\n\\u007f{}\" = [", "b".repeat(9000)), ""), "unknown field `a  bbb"),
             (body(&"a".repeat(1025), "", ""), "config-string has more than 1024 bytes"),
             (body(&"\\x00".repeat(1025), "", ""), "config-string has more than 1024 bytes"),
             (body("\\x0", "", ""), "config-string has a character"),
@@ -321,7 +326,7 @@ pub(super) mod tests {
         ] {
             let error = decode(&bytes).unwrap_err().to_string();
             assert!(error.contains(said), "{:?}\n{error}\n{said}", String::from_utf8_lossy(&bytes));
-            assert!(!error.contains('\n'), "{error}");
+            assert!(!error.contains(char::is_control) && error.len() < 500, "{error}");
         }
         assert_eq!(decode(&body("", &mac_texts(255), "")).unwrap().mask.len(), 255);
     }
