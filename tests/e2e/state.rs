@@ -467,6 +467,16 @@ fn a_directory_on_a_read_only_file_system_is_refused() {
     with_own_mounts(|| {
         fs::create_dir(shelf.state()).unwrap();
         shell("mount", &["-t", "tmpfs", "-o", "ro", "none", shelf.state().to_str().unwrap()]);
+        let file = shelf.lab.path("xshelf.toml");
+        let text =
+            format!("state-dir = \"{}\"\n[[interface]]\nname = \"{TARGET}\"\n", shelf.state().display());
+        let disk = shelf.lab.image("disk", 1 << 20);
+        fs::write(&file, format!("{text}[[slot]]\naddress = \"7.0\"\npath = \"{}\"\n", disk.display()))
+            .unwrap();
+        let check = run(shelf.lab.xshelf(End::Target, &["check", file.to_str().unwrap()]));
+        let wrong =
+            format!("error: state-dir: nothing can be kept in {}: Read-only", shelf.state().display());
+        assert!(check.code() == Some(1) && check.output.contains(&wrong), "{check}");
         let line = shelf.refuse();
         assert!(
             line.contains(

@@ -7,6 +7,7 @@
 pub mod backing;
 pub mod interface;
 pub mod machine;
+mod state;
 
 use super::config::{
     Config, Cores, Interface, List, Mistake, Mistakes, Mode, Place, Queues, Quick, Severity, Slot, keys,
@@ -34,7 +35,8 @@ Examples:
   xshelf check --interface eth1 7.0=/dev/nvme0n1   the same, and what serve would say to that slot
 
 Errors are what `xshelf serve` would refuse to start with here and now. Warnings are what it
-would start with, although it may not be what is meant. Nothing is opened, bound or changed.
+would start with, although it may not be what is meant. No disk is opened, and nothing is bound
+or changed.
 
 Exit codes: 0 no error (there may be warnings), 1 errors, 2 usage, 3 the file cannot be read, or
 there is no such interface.";
@@ -148,6 +150,7 @@ fn judge_machine(config: &Config, machine: &Machine, mistakes: &mut Mistakes) {
         backing::judge(slot, backing, root, mistakes);
     }
     backing::judge_shared(&found, mistakes);
+    state::judge(config, root, mistakes);
 
     let cores = topology::cores(&config.workers.cores, &machine.cpus);
     if let Err(e) = &cores {

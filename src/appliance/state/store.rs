@@ -167,13 +167,13 @@ fn owed(unsettled: bool) -> &'static str {
     }
 }
 
+/// What to do about a file that cannot be read.
+pub const RESTORE: &str = "bring the file back from a copy, or remove it: that forgets the config string, the mask and \
+                           the reservation that hosts have set, so that everybody may write to the slot";
+
 /// A state that is kept and cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{}: {why}; bring the file back from a copy, or remove it: that forgets the config string, the mask and the \
-     reservation that hosts have set, so that everybody may write to the slot",
-    file.display()
-)]
+#[error("{}: {why}; {RESTORE}", file.display())]
 pub struct LoadError {
     /// The file.
     pub file: PathBuf,
@@ -190,6 +190,25 @@ pub enum Unreadable {
     /// It is no state.
     #[error(transparent)]
     Record(#[from] RecordError),
+}
+
+fn understand(bytes: io::Result<Option<Vec<u8>>>) -> Result<Option<SlotState>, Unreadable> {
+    match bytes? {
+        Some(bytes) => Ok(Some(record::decode(&bytes)?)),
+        None => Ok(None),
+    }
+}
+
+/// The state that a directory keeps of a slot, if any; changes nothing, and needs no lock.
+///
+/// # Errors
+/// [`LoadError`] if something is kept, but cannot be read.
+pub fn look(directory: &Path, address: Address) -> Result<Option<SlotState>, LoadError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let name = file_name(address);
+    let open = rustix::fs::open(directory, flags, Mode::empty()).map_err(io::Error::from);
+    let bytes = open.and_then(|fd| RealDirectory(fd).read(&name, record::MOST_BYTES + 1));
+    understand(bytes).map_err(|why| LoadError { file: directory.join(name), why })
 }
 
 /// The name of the file of a slot.
@@ -322,11 +341,7 @@ impl<D: Directory> Store for RecordStore<D> {
             Some(owed) => Ok(owed.clone()),
             None => self.directory.read(&name, record::MOST_BYTES + 1),
         };
-        let state = bytes.map_err(Unreadable::from).and_then(|bytes| match bytes {
-            Some(bytes) => Ok(Some(record::decode(&bytes)?)),
-            None => Ok(None),
-        });
-        state.map_err(|why| LoadError { file: self.path.join(name), why })
+        understand(bytes).map_err(|why| LoadError { file: self.path.join(name), why })
     }
 
     fn settle(&mut self) -> bool {
