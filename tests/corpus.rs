@@ -52,3 +52,8 @@ fn config() {
 fn state() {
     replay("state", harness::state);
 }
+
+#[test]
+fn import() {
+    replay("import", harness::import);
+}

@@ -426,3 +426,18 @@ pub fn state(data: &[u8]) {
     }
     check(&state);
 }
+
+/// Configurations of other targets of any text: what comes of them is a configuration of ours without mistakes.
+pub fn import(data: &[u8]) {
+    use xshelf::appliance::config::Config;
+    use xshelf::appliance::import::{Target, translate};
+    let Some((&form, text)) = data.split_first() else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let from = [None, Some(Target::Vblade), Some(Target::Ggaoed)][usize::from(form) % 3];
+    let (toml, slots) = translate(text, from, &["eth0", "eth1"]);
+    let (config, mistakes) = Config::from_file("import.toml", toml.as_bytes());
+    if slots > 0 {
+        let lines: Vec<String> = mistakes.iter().map(|m| m.to_line()).collect();
+        assert_eq!((lines, config.map(|c| c.slots.len())), (Vec::new(), Some(slots)), "{toml}");
+    }
+}

@@ -214,6 +214,16 @@ fn read_source(source: &Path, from: Option<Target>, world: &World, found: &mut F
     Ok(())
 }
 
+/// Translates the text of one file, on a machine with these interfaces: our configuration, and the number of slots in it.
+#[must_use]
+pub fn translate(text: &str, from: Option<Target>, interfaces: &[&str]) -> (String, usize) {
+    let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+    let mut found = Found::default();
+    read_text("text", text, from, &World { interfaces, ethers: String::new() }, &mut found);
+    found.finish(&[]);
+    (found.to_toml("text"), found.exports.len())
+}
+
 fn read_text(file: &str, text: &str, from: Option<Target>, world: &World, found: &mut Found) {
     found.files.push(file.to_owned());
     let looks_like = if ggaoed::is(text) { Target::Ggaoed } else { Target::Vblade };
