@@ -190,11 +190,11 @@ impl Vblade {
     }
 
     /// What it answers; `None` when it ended, or answers nobody any more.
-    fn ask(&mut self, frame: &[u8]) -> Option<Vec<Vec<u8>>> {
+    fn ask(&mut self, frame: &[u8], patience: Duration) -> Option<Vec<Vec<u8>>> {
         self.side.wire.send(frame);
         // It works one request after the other, so what has not come before the mark does not come.
         let child = &mut self.child;
-        self.side.mark((7, 3), Duration::from_secs(2), || matches!(child.try_wait(), Ok(None)))
+        self.side.mark((7, 3), patience, || matches!(child.try_wait(), Ok(None)))
     }
 }
 
@@ -460,7 +460,7 @@ impl Both {
         frame.extend(argument);
         frame.resize(frame.len().max(60), 0);
         let ours = self.shelf.ask(&frame, true);
-        let theirs = if command == 2 { None } else { self.vblade.ask(&frame) };
+        let theirs = if command == 2 { None } else { self.vblade.ask(&frame, ANSWER) };
         for answers in std::iter::once(ours).chain(theirs) {
             assert!(answers.len() == 1 && answers[0][14] == 0x18, "{answers:02x?} to {}", case::hex(&frame));
         }
@@ -502,7 +502,9 @@ impl Both {
         // A wildcard is not answered with an error, so those whom a reservation keeps out hear nothing.
         let silent = request.meant_to_be_silent() || (request.is_wild() && self.is_reserved());
         let ours = self.shelf.ask(frame, !silent);
-        let theirs = self.vblade.ask(frame);
+        // After an edit of its list it may live and answer nobody.
+        let theirs =
+            self.vblade.ask(frame, if request.edits_mask() { Duration::from_secs(2) } else { ANSWER });
         let mut pair =
             Pair { died: theirs.is_none(), theirs: theirs.unwrap_or_default(), ours, renew: false };
         let before = (pair.ours.clone(), pair.theirs.clone());
