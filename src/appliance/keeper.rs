@@ -137,12 +137,18 @@ impl Keeper for DirectKeeper {
     }
 
     fn lock_directory(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path: &Path| rustix::fs::open(path, flags, rustix::fs::Mode::empty());
         match rustix::fs::mkdir(path, rustix::fs::Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) => {
+                // What is kept in a directory is lost with it, if power fails before its name is on the disk.
+                let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+                rustix::fs::fsync(open(above.unwrap_or(Path::new(".")))?)?;
+            }
+            Err(rustix::io::Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
+        let directory = open(path)?;
         rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
         Ok(directory)
     }

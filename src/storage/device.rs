@@ -727,6 +727,12 @@ const MEMORY: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 /// File systems whose O_DIRECT wants what the disk below wants, should they not say so: ext2/3/4, XFS.
 const KNOWN_GOOD: [u32; 2] = [0xef53, 0x5846_5342];
 
+/// Whether a file or directory lies in memory, and is gone after a reboot; not, if the kernel does not say.
+#[must_use]
+pub fn in_memory(file: impl AsFd) -> bool {
+    fs::fstatfs(file).is_ok_and(|file_system| MEMORY.contains(&magic(&file_system)))
+}
+
 fn magic(file_system: &fs::StatFs) -> u32 {
     // A 32-bit number, whatever the type of the field on this machine.
     file_system.f_type as u32

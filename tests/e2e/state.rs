@@ -192,6 +192,7 @@ fn what_hosts_set_is_there_after_a_kill() {
     let log = server.log();
     assert!(log.contains("slot 7.0: by its mask, only 2 hosts may talk to it\n"), "{log}");
     assert!(log.contains("slot 7.1: it is reserved: only 1 host may use it\n"), "{log}");
+    assert!(!log.contains("in memory, so config strings"), "{log}");
     assert!(!log.contains("slot 7.2"), "{log}");
     assert_eq!(host.config_string(0), b"node-a");
     assert_eq!(host.config(0, SET, b"node-b"), (4, b"node-a".to_vec()), "it is still taken");
@@ -429,6 +430,7 @@ fn a_full_disk_refuses_changes_and_keeps_what_was() {
         fs::create_dir(shelf.state()).unwrap();
         shell("mount", &["-t", "tmpfs", "-o", "size=64k", "none", shelf.state().to_str().unwrap()]);
         let server = shelf.serve();
+        assert_eq!(server.log().matches("/state: it is in memory, so config strings").count(), 1);
         assert_eq!(host.config(0, SET, b"old"), (0, b"old".to_vec()));
         assert_eq!(host.reserve(0, 1, &[us]), (0, vec![us]));
 

@@ -26,7 +26,7 @@ use crate::net::xsk::{Pages, Rings, Umem, XskError, XskQueue};
 use crate::protocol::{Address, Mac};
 use crate::shelf::{Routes, RoutesError};
 use crate::storage::FileId;
-use crate::storage::device::{Device, Durability};
+use crate::storage::device::{self, Device, Durability};
 use crate::storage::uring::{SetupError, UringStorage};
 use crate::worker::{
     self, Control, Counters, Crew, Errands, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost,
@@ -310,7 +310,7 @@ impl Appliance {
     /// `None` when the guard learned in the last moment that a slot is not ours alone; nothing is left behind then.
     /// From the second attempt on it waits longer for answers.
     fn try_start(config: &Config, keeper: &dyn Keeper, attempt: u32) -> Result<Option<Self>, StartError> {
-        let mut store = open_store(config, keeper)?;
+        let (mut store, ephemeral) = open_store(config, keeper)?;
         let mut slots = slots::open(&config.slots, keeper)?;
         let restored = slots::restore(&mut slots, &mut store)?;
         let mut ports = open_ports(config, keeper)?;
@@ -381,11 +381,8 @@ impl Appliance {
         for line in restored {
             tracing::info!("{line}");
         }
-        if config.state_dir.is_none() {
-            tracing::warn!(
-                "no state directory: config strings, masks and reservations that hosts set are lost when xshelf ends; \
-                 give it one with --state-dir, or state-dir in the configuration"
-            );
+        if let Some(warning) = ephemeral {
+            tracing::warn!("{warning}");
         }
         crew.tell(Control::Announce);
         let watch = Watch::default();
@@ -507,13 +504,26 @@ impl Appliance {
 /// How long a stop waits for the state directory once all workers have ended.
 const CLOSING: Duration = Duration::from_secs(2);
 
+/// A place for the state of slots, and a warning if it is not kept there for good.
+type Archive = (Box<dyn Store + Send>, Option<String>);
+
 /// Where the state of slots is kept; locked, if that is a directory.
-fn open_store(config: &Config, keeper: &dyn Keeper) -> Result<Box<dyn Store + Send>, StartError> {
+fn open_store(config: &Config, keeper: &dyn Keeper) -> Result<Archive, StartError> {
     let Some(path) = &config.state_dir else {
-        return Ok(Box::new(Forgetful));
+        let warning = "no state directory: config strings, masks and reservations that hosts set are lost when xshelf \
+                       ends; give it one with --state-dir, or state-dir in the configuration";
+        return Ok((Box::new(Forgetful), Some(warning.to_owned())));
     };
-    let store = keeper.lock_directory(path).and_then(|fd| DirectoryStore::in_directory(fd, path));
-    Ok(Box::new(store.map_err(|source| StartError::StateDirectory { path: path.clone(), source })?))
+    let failed = |source| StartError::StateDirectory { path: path.clone(), source };
+    let directory = keeper.lock_directory(path).map_err(failed)?;
+    let warning = device::in_memory(&directory).then(|| {
+        format!(
+            "state directory {}: it is in memory, so config strings, masks and reservations that hosts set are lost \
+             when this machine ends",
+            path.display()
+        )
+    });
+    Ok((Box::new(DirectoryStore::in_directory(directory, path).map_err(failed)?), warning))
 }
 
 /// Starts the thread that keeps the state of slots, and gives what workers reach it by.
