@@ -657,7 +657,8 @@ fn string(bytes: &[u8], length: u16) -> Option<&[u8]> {
 /// because its answer was lost gives the same list.
 fn edited(list: &MacList, directives: &[u8]) -> Result<MacList, (MaskError, u8)> {
     let mut list = list.clone();
-    for (index, directive) in (0..).zip(mask::directives(directives)) {
+    // Not `0..`: it works out the number behind the last one, and with 255 directives that is none.
+    for (index, directive) in (0..=u8::MAX).zip(mask::directives(directives)) {
         match directive {
             Directive::Nothing => {}
             Directive::Add(mac) if list.contains(&mac) => {}

@@ -348,6 +348,15 @@ fn an_edit_is_done_whole_or_not_at_all() {
 }
 
 #[test]
+fn an_edit_may_have_as_many_directives_as_its_count_can_tell() {
+    let mut slot = Slot::new(facts());
+    let adds = (0..=254).flat_map(|i| [0, 1, 2, 0, 0, 0, 0, i]);
+    let rest: Vec<u8> = [2, 0, 0, 0, 0, 0, 1, 0, 255].into_iter().chain(adds).collect();
+    change(&mut slot, &request(&rest));
+    assert_eq!(slot.facts().state.mask.len(), 255);
+}
+
+#[test]
 fn the_administrator_s_list_and_the_mask_both_have_to_let_in() {
     let [host, other] = [Mac(HOST), Mac(STRANGER)];
     let slot = |allow: &[Mac], mask: &[Mac]| {
