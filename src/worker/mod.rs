@@ -29,7 +29,7 @@ use crate::storage::FileId;
 use arrayvec::ArrayVec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// A network interface that we serve on.
 #[derive(Debug)]
@@ -44,13 +44,16 @@ pub struct Port {
     room: u32,
     /// The MTU in bytes, shifted by 8, and the sectors that follow from it: one cell, so that both change at once.
     reach: AtomicU32,
+    /// Whether frames leave it.
+    running: AtomicBool,
 }
 
 impl Port {
     /// A port with this MTU, on a rung that carries frames of up to `room` bytes.
     #[must_use]
     pub fn new(name: String, mac: Mac, mtu: u32, room: u32, pieces: usize) -> Self {
-        let port = Self { name, mac, pieces, room, reach: AtomicU32::new(0) };
+        let (reach, running) = (AtomicU32::new(0), AtomicBool::new(true));
+        let port = Self { name, mac, pieces, room, reach, running };
         port.set_mtu(mtu);
         port
     }
@@ -61,6 +64,19 @@ impl Port {
         let sectors = limits::sectors_for(mtu, self.room);
         let before = self.reach.swap(mtu << 8 | u32::from(sectors), Ordering::Relaxed);
         before as u8 != sectors
+    }
+
+    /// Notes whether frames leave it: it is switched on and has a carrier.
+    pub fn set_running(&self, running: bool) {
+        self.running.store(running, Ordering::Relaxed);
+    }
+
+    /// Whether frames leave it, as far as was noticed. On a port that they do not leave nothing is announced: what is put
+    /// on its TX ring may stay there until the link is up, and the chunks would be missing where hosts do ask. Whoever
+    /// notices that the link is up has the slots announced.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
     }
 
     /// Sectors advertised and accepted in one command; see [`limits::sectors_for`].

@@ -152,12 +152,16 @@ impl Monitor {
             let now = match link(&seen.name) {
                 Ok(now) => now,
                 // That its program is gone is seen and said elsewhere.
-                Err(NicError::Missing { .. }) => continue,
+                Err(NicError::Missing { .. }) => {
+                    port.set_running(false);
+                    continue;
+                }
                 Err(e) => {
                     tracing::debug!("{}", Causes(&e));
                     continue;
                 }
             };
+            port.set_running(now.running);
             let before = port.sectors();
             if now.mtu != seen.link.mtu {
                 port.set_mtu(now.mtu);
@@ -499,7 +503,7 @@ mod tests {
         found.send(Finding::Size { slot: 99, bytes: Ok(512) }).unwrap();
         now.set(Link { mtu: 1500, ..LINK });
         assert_eq!(monitor.look(&shared, link).len(), 41);
-        assert_eq!(shared.ports[0].sectors(), 2);
+        assert_eq!((shared.ports[0].sectors(), shared.ports[0].is_running()), (2, true));
         assert_eq!(told(0), [Control::AnnounceOn(PortId(0))]);
         let mut all = told(1);
         assert_eq!(all.len(), WAITING, "its ring has room left for others");
@@ -526,6 +530,11 @@ mod tests {
         // An interface that is gone is nobody's news here.
         let gone = |name: &str| Err(NicError::Missing { name: name.into(), others: vec![] });
         assert!(monitor.look(&shared, gone).is_empty() && told(0).is_empty());
+        assert!(!shared.ports[0].is_running());
+        now.set(Link { running: false, ..now.get() });
+        shared.ports[0].set_running(true);
+        assert_eq!(monitor.look(&shared, link).len(), 1);
+        assert!(!shared.ports[0].is_running() && told(0).is_empty());
     }
 
     #[test]

@@ -729,7 +729,11 @@ fn share(
             .map(|port| {
                 let (facts, standing) = (&port.facts, &port.standing);
                 let name = facts.name.clone();
-                worker::Port::new(name, facts.mac, facts.mtu, standing.frame_room, standing.pieces)
+                let port =
+                    worker::Port::new(name, facts.mac, facts.mtu, standing.frame_room, standing.pieces);
+                // If its link is not there yet, the monitor sees it come.
+                port.set_running(facts.running);
+                port
             })
             .collect(),
         queues: topology

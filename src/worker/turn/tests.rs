@@ -478,6 +478,33 @@ fn every_slot_is_announced_on_every_port() {
 }
 
 #[test]
+fn a_port_that_is_down_does_not_keep_slots_from_being_found_on_another() {
+    // More slots than chunks of our own, so that nothing would be left for the other port.
+    let shape = Shape { queues: vec![(0, 0), (1, 0)], slots: vec![0; 9], own: 8, ..Shape::default() };
+    let mut world = World::new(&shape);
+    world.shared.ports[1].set_running(false);
+    world.wires[1].set_transmission(Transmission::Down(libc::ENETDOWN));
+    let (worker, post) = (&mut world.workers[0], &world.shared.posts[0]);
+    for _ in 0..3 {
+        post.command(Control::Announce).unwrap();
+        for _ in 0..200 {
+            world.now += Duration::from_millis(1);
+            worker.turn(world.now);
+        }
+    }
+    assert_eq!(world.replies(0).len(), 3 * 9);
+    world.send(0, &header(Mac::BROADCAST, 0xff, 1, 7).into_iter().chain([0; 8]).collect::<Vec<_>>());
+    world.settle();
+    assert_eq!(world.replies(0).len(), 9, "and it comes to rest");
+    // What was not said there is said when the link is up.
+    world.wires[1].set_transmission(Transmission::Open);
+    world.shared.ports[1].set_running(true);
+    world.shared.posts[0].command(Control::AnnounceOn(PortId(1))).unwrap();
+    world.settle();
+    assert_eq!((world.replies(0).len(), world.replies(1).len()), (0, 9));
+}
+
+#[test]
 fn a_late_duplicate_write_cannot_undo_a_newer_one() {
     let mut world = World::new(&Shape::default());
     world.workers[0].storage_mut().schedule(Schedule::Held);

@@ -135,6 +135,10 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 self.announcements.pop_front();
                 continue;
             };
+            if !port.is_running() {
+                self.announcements.pop_front();
+                continue;
+            }
             let Some(to) = slot.audience().nth(*next) else {
                 self.announcements.pop_front();
                 continue;
