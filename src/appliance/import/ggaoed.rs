@@ -180,8 +180,6 @@ struct Reader<'a, S> {
 #[derive(Clone, Debug, Default)]
 struct Hosts {
     macs: Vec<Mac>,
-    /// Something in it could not be made out.
-    incomplete: bool,
 }
 
 impl<S: Fn(usize) -> Spot> Reader<'_, S> {
@@ -299,7 +297,7 @@ impl<S: Fn(usize) -> Spot> Reader<'_, S> {
         }
         (export.interfaces, export.vlan) = self.found.place(&at, &names);
         if let Some((here, hosts)) = &accept {
-            if hosts.macs.is_empty() && hosts.incomplete {
+            if hosts.macs.is_empty() {
                 let why = "no host of accept can be made out, and without a list everybody could use it";
                 return self.found.leave_out(here, &of, why, "write the addresses");
             }
@@ -402,17 +400,15 @@ impl<S: Fn(usize) -> Spot> Reader<'_, S> {
         for part in parts(entry.raw) {
             let list = self.acls.iter().find(|(name, _)| *name == part).map(|(_, hosts)| hosts.clone());
             let found = match ether_aton(&part) {
-                Some(mac) => Hosts { macs: vec![mac], incomplete: false },
+                Some(mac) => Hosts { macs: vec![mac] },
                 None => match list {
                     Some(list) => list,
                     None => self.ethers(&part, &at),
                 },
             };
-            hosts.incomplete |= found.incomplete;
             for mac in found.macs {
                 if mac.is_group() || mac == Mac::default() {
                     self.found.warn(&at, format!("{mac} is no host"), "name each host by its own address");
-                    hosts.incomplete = true;
                 } else if !hosts.macs.contains(&mac) {
                     hosts.macs.push(mac);
                 }
@@ -428,14 +424,14 @@ impl<S: Fn(usize) -> Spot> Reader<'_, S> {
             (words.next()? == name).then_some(mac)
         });
         match line {
-            Some(mac) => Hosts { macs: vec![mac], incomplete: false },
+            Some(mac) => Hosts { macs: vec![mac] },
             None => {
                 let what = format!(
                     "'{}' is no address, no list before this line, and not in /etc/ethers",
                     name.escape_debug()
                 );
                 self.found.warn(at, what, "write its address");
-                Hosts { macs: Vec::new(), incomplete: true }
+                Hosts::default()
             }
         }
     }
@@ -548,6 +544,16 @@ broadcast = false
         let allowed: Vec<String> = a.allow.iter().map(ToString::to_string).collect();
         assert_eq!(allowed, ["00:30:48:69:41:3a", "00:0e:0c:3e:3b:0b", "00:30:48:69:41:3b"]);
         assert_eq!((b.path.as_str(), b.allow.len()), ("/srv/a b.img", 0));
+    }
+
+    #[test]
+    fn a_disk_that_accepts_nobody_is_not_opened_to_everybody() {
+        for list in ["", ",", "none", "nobody"] {
+            let text = format!("[acls]\nnone =\n[a]\nshelf = 1\nslot = 1\npath = /a\naccept = {list}\n");
+            let found = found(&text);
+            assert_eq!(found.exports, [], "{list}");
+            assert!(found.remarks.iter().any(|r| r.what.starts_with("[a] is left out: ")), "{found:?}");
+        }
     }
 
     #[test]
