@@ -159,6 +159,36 @@ fn the_second_refuses_its_only_slot() {
 }
 
 #[test]
+fn an_answer_after_the_decision_starts_over() {
+    let lab = lab! { ..Cable::default() };
+    let state = format!("--state-dir={}", lab.path("state").display());
+    let arguments = [slot("7.0", &lab.image("a", MIB)), state];
+    let raw = Raw::open(&lab, End::Initiator);
+    // It is decided some milliseconds after the third question. An answer before that is a refusal, and one after the
+    // first frame is served an alarm: what is between them has to be found.
+    let tries = (21..60).step_by(2).cycle().take(200);
+    let log = tries.map(Duration::from_millis).find_map(|wait| {
+        let mut server = Server::spawn(&lab, serve(&lab, End::Target, &arguments));
+        let asks = |f: &[u8]| !frames::is_response(f) && frames::tag_of(f) == GUARD_TAG;
+        for _ in 0..3 {
+            raw.receive(ANSWER, asks).expect("a question");
+        }
+        std::thread::sleep(wait);
+        raw.send(&forged((7, 0), [2, 0, 0, 0, 0, 0x77]));
+        let served = server.settle().is_none();
+        while raw.receive(MOMENT, asks).is_some() {}
+        if !served {
+            return None;
+        }
+        // Nothing of the first attempt is in the way of the second: disk, state directory, program, sockets.
+        assert_eq!(found(&lab, End::Initiator), ["7.0"]);
+        Some(server.stop()).filter(|log| log.contains("asking once more"))
+    });
+    assert!(log.is_some(), "none of the answers came between decision and service");
+    assert!(!lab.xdp_attached());
+}
+
+#[test]
 fn the_second_serves_its_other_slots() {
     let lab = lab! { ..Cable::default() };
     let (a, b, c) = (lab.image("a", MIB), lab.image("b", MIB), lab.image("c", MIB));
