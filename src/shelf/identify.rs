@@ -93,15 +93,32 @@ pub fn page(facts: &SlotFacts, smart: bool) -> [u8; SECTOR] {
     }
     if facts.trim && !facts.read_only {
         page.word(69, 0x4020); // freed sectors read the same each time, and as zeroes
-        page.word(105, u16::from(MAX_SECTORS));
+        page.word(TRIM_PAGES, u16::from(MAX_SECTORS));
         page.word(169, 0x0001);
     }
     // 0 is "not reported", which is all that can be said of a disk that rotates at an unknown rate.
     page.word(217, u16::from(!facts.rotational));
     page.0[510] = 0xa5;
-    let sum = page.0.iter().fold(0u8, |sum, &b| sum.wrapping_add(b));
-    page.0[511] = 0u8.wrapping_sub(sum);
+    seal(&mut page.0);
     page.0
+}
+
+/// Word 105: pages of one TRIM.
+const TRIM_PAGES: usize = 105;
+
+/// Makes a page tell the truth on a path that takes only so many sectors in one command, pages of a TRIM among them.
+pub fn fit(page: &mut [u8], sectors: u8) {
+    let Some([low, high]) = page.get_mut(2 * TRIM_PAGES..2 * TRIM_PAGES + 2) else { return };
+    if *low > sectors || *high > 0 {
+        (*low, *high) = (sectors, 0);
+        seal(page);
+    }
+}
+
+/// Makes the sum of all bytes 0 (word 255).
+fn seal(page: &mut [u8]) {
+    let Some((last, rest)) = page.split_last_mut() else { return };
+    *last = 0u8.wrapping_sub(rest.iter().fold(0u8, |sum, &b| sum.wrapping_add(b)));
 }
 
 #[cfg(test)]
@@ -184,5 +201,17 @@ mod tests {
         assert_eq!(word(&p, 209), 0x4007);
         let refused = page(&SlotFacts { read_only: true, ..more }, true);
         assert_eq!(word(&refused, 169), 0, "what is read-only frees nothing");
+    }
+
+    #[test]
+    fn a_narrow_path_takes_fewer_pages_of_a_trim() {
+        let trims = SlotFacts { trim: true, ..facts(2048) };
+        for (facts, sectors, want) in [(&trims, 2, 2), (&trims, 16, 16), (&facts(2048), 2, 0)] {
+            let mut p = page(facts, true);
+            fit(&mut p, sectors);
+            assert_eq!(word(&p, 105), want);
+            assert_eq!(p.iter().fold(0u8, |s, &b| s.wrapping_add(b)), 0);
+        }
+        fit(&mut [0; 5], 2);
     }
 }

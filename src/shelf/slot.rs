@@ -572,7 +572,13 @@ impl Slot {
                 refused(frame, Outcome::FAULT)
             }
             Ok(command::Command::Io(io)) => Decision::Io(io, ata),
-            Ok(command::Command::Identify) => page(frame, &self.identify),
+            Ok(command::Command::Identify) => {
+                let decision = page(frame, &self.identify);
+                if let Some(page) = frame.get_mut(request.data_at()..request.data_at() + limits::SECTOR) {
+                    identify::fit(page, path.sectors);
+                }
+                decision
+            }
             Ok(command::Command::SmartData) => page(frame, &smart::data()),
             Ok(command::Command::SmartLog(log)) => match smart::log(log) {
                 Some(log) => page(frame, &log),

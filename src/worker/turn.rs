@@ -82,6 +82,8 @@ struct Core<Q: Queue, S: Storage> {
     /// Runs in requests, by slot.
     runs_of: Vec<usize>,
     own: Vec<Chunk>,
+    /// How many of those there are.
+    own_most: usize,
     requests: Requests,
     /// Requests that may run and that the storage has not taken yet.
     ready: VecDeque<u32>,
@@ -135,10 +137,12 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         let mut holders: Vec<WorkerId> = shared.routes.all().map(|(_, route)| route.worker).collect();
         holders.sort_unstable();
         holders.dedup();
+        let own = shared.layout.mint(&shared.region, id, Pool::Own)?;
         let core = Core {
             id,
             runs: shared.layout.mint_runs(&shared.region, id)?,
-            own: shared.layout.mint(&shared.region, id, Pool::Own)?,
+            own_most: own.len(),
+            own,
             disks: slots.iter().map(|slot| Disk { file: slot.file, cached: slot.cached }).collect(),
             runs_of: vec![0; slots.len()],
             changes: slots.iter().map(|_| Changes::default()).collect(),

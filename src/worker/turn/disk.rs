@@ -35,6 +35,11 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         if self.requests.is_full() || self.slots[usize::from(slot)].order.len() > self.requests.room() {
             return self.drop_frame(shared, frame, Counter::DropRequests);
         }
+        // What a wildcard asks of the disk keeps a chunk of our own until the disk has answered. Those of a device that hangs
+        // must not be all there are: nobody could discover a slot any more.
+        if wildcard && self.own.len() < self.own_most / 2 {
+            return self.drop_frame(shared, frame, Counter::DropRequests);
+        }
         let at = usize::from(frame.head.offset) + admitted.data_at();
         let aligned = at % limits::SECTOR == 0 && at + io.bytes() <= limits::CHUNK;
         let in_place = match io.access {

@@ -1030,6 +1030,28 @@ fn a_full_shelf_answers_paced_and_one_host_is_not_let_flood() {
 }
 
 #[test]
+fn wildcards_to_a_device_that_hangs_leave_room_for_discovery() {
+    let mut world = World::new(&Shape { own: 8, ..Shape::default() });
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    for tag in 1..20 {
+        let mut all = read(0xff, tag, 0, 1);
+        all[16..18].fill(0xff);
+        world.send(0, &all);
+        world.turn();
+    }
+    assert_eq!(world.total(Counter::DropRequests), 19 - 4);
+    let mut query = header(Mac::BROADCAST, 0xff, 1, 99);
+    query.resize(32, 0);
+    world.send(0, &query);
+    world.turn();
+    assert_eq!(world.replies(0).len(), 1);
+    world.workers[0].storage_mut().release(usize::MAX);
+    world.settle();
+    assert_eq!(world.replies(0).len(), 4);
+    world.accounted();
+}
+
+#[test]
 fn a_new_size_a_new_reach_and_a_start_are_announced() {
     let mut world =
         World::new(&Shape { queues: vec![(0, 0), (1, 0)], slots: vec![0, 0], ..Shape::default() });
