@@ -3,7 +3,7 @@
 //! Not here: the rules themselves (`rules`), nor how the text was read (`file`, `quick`).
 //! Invariant: a mistake names one place a person can go to, and says what to change there.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Where a value was given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,16 +121,21 @@ impl fmt::Display for Mistake {
 
 impl Mistake {
     fn write(&self, f: &mut impl fmt::Write, severity: Option<Severity>) -> fmt::Result {
+        let mut line = String::new();
         if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
+            write!(line, "{place}: ")?;
         }
         if let Some(severity) = severity {
-            write!(f, "{}: ", severity.word())?;
+            write!(line, "{}: ", severity.word())?;
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(line, "{}: ", self.key)?;
         }
-        write!(f, "{}; {}", self.what, self.remedy)
+        write!(line, "{}; {}", self.what, self.remedy)?;
+        // What was written may have any character in it, and a line stays a line.
+        line.chars().try_for_each(|c| {
+            if c.is_control() { write!(f, "{}", c.escape_debug()) } else { f.write_char(c) }
+        })
     }
 
     /// The line where an error goes without saying: behind the name of a program that refuses to go on.

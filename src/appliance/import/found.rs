@@ -8,6 +8,7 @@ use crate::appliance::config::{keys, rules};
 use crate::limits::{self, SECTOR};
 use crate::protocol::{Address, Mac};
 use std::fmt::{self, Write as _};
+use std::path::Path;
 
 /// A line of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,7 +247,8 @@ impl Found {
             return self.leave_out(&export.spot, &of, why, "give each disk its own address");
         }
         let shared =
-            |e: &&Export| e.path == export.path && e.offset < export.end() && export.offset < e.end();
+            // As paths: //x is /x.
+            |e: &&Export| Path::new(&e.path) == Path::new(&export.path) && e.offset < export.end() && export.offset < e.end();
         if let Some(first) = self.exports.iter().find(shared) {
             let why = format!("{} serves the same bytes of {}", first.spot, first.path);
             return self.leave_out(&export.spot, &of, why, "serve each byte in one slot only");
