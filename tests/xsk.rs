@@ -151,6 +151,15 @@ impl Target {
     }
 }
 
+/// Runs a test that needs frames of several pieces (XDP_USE_SG).
+fn alone_with_segments(test: impl FnOnce() + Send + 'static) {
+    if namespace::linux() < (6, 6) {
+        println!("SKIPPED: AF_XDP knows frames of several pieces since Linux 6.6");
+        return;
+    }
+    alone(test);
+}
+
 fn echo(frame: Frame) -> Outgoing {
     let mut pieces = ArrayVec::new();
     pieces.push(frame.head);
@@ -209,12 +218,14 @@ fn native_mode_echoes_small_frames() {
 
 #[test]
 fn native_mode_echoes_jumbo_frames_in_pieces() {
-    alone(|| echoes(Mode::Native, 9000, 1, &[60, 3616, 3620, 3621, 4132, 7240, 7241, 8228, 8740]));
+    alone_with_segments(|| {
+        echoes(Mode::Native, 9000, 1, &[60, 3616, 3620, 3621, 4132, 7240, 7241, 8228, 8740])
+    });
 }
 
 #[test]
 fn native_mode_echoes_on_two_queues() {
-    alone(|| echoes(Mode::Native, 9000, 2, &[60, 8740]));
+    alone_with_segments(|| echoes(Mode::Native, 9000, 2, &[60, 8740]));
 }
 
 #[test]
@@ -224,7 +235,7 @@ fn generic_mode_echoes_small_frames() {
 
 #[test]
 fn generic_mode_echoes_jumbo_frames_in_pieces() {
-    alone(|| echoes(Mode::Generic, 9000, 2, &[60, 3620, 3621, 4132, 7241, 8228, 8740]));
+    alone_with_segments(|| echoes(Mode::Generic, 9000, 2, &[60, 3620, 3621, 4132, 7241, 8228, 8740]));
 }
 
 #[test]
@@ -254,7 +265,7 @@ fn with_room_for_the_tag_tagged_data_is_aligned() {
 
 #[test]
 fn each_queue_receives_what_was_sent_to_it() {
-    alone(|| {
+    alone_with_segments(|| {
         veth(9000, 2, 2);
         let mut target = Target::new(Mode::Native, SMALL, 64);
         let facts = nic::facts(INITIATOR).unwrap();
@@ -278,7 +289,7 @@ fn each_queue_receives_what_was_sent_to_it() {
 
 #[test]
 fn pieces_leave_from_any_offset_as_one_frame() {
-    alone(|| {
+    alone_with_segments(|| {
         veth(9000, 1, 1);
         let station = Station::on(INITIATOR);
         let mut target = Target::new(Mode::Native, SMALL, 128);
@@ -326,7 +337,7 @@ fn more_than_one_call_can_send_leaves_in_order() {
 
 #[test]
 fn tiny_rings_drop_and_count_but_lose_no_chunk() {
-    alone(|| {
+    alone_with_segments(|| {
         veth(9000, 1, 1);
         let station = Station::on(INITIATOR);
         let mut target = Target::new(Mode::Native, Rings::TINY, 8);
@@ -387,7 +398,7 @@ fn the_smallest_rings_work() {
 
 #[test]
 fn frames_of_too_many_pieces_are_torn_and_counted() {
-    alone(|| {
+    alone_with_segments(|| {
         // Five chunks take 18100 bytes.
         veth(30000, 1, 1);
         let station = Station::on(INITIATOR);
@@ -415,7 +426,7 @@ fn frames_of_too_many_pieces_are_torn_and_counted() {
 
 #[test]
 fn frames_are_taken_up_to_the_number_asked_for() {
-    alone(|| {
+    alone_with_segments(|| {
         veth(9000, 1, 1);
         let station = Station::on(INITIATOR);
         let mut target = Target::new(Mode::Native, SMALL, 64);
@@ -482,6 +493,7 @@ fn a_queue_can_be_bound_again_right_after_it_was_closed() {
     alone(|| {
         veth(1500, 2, 2);
         let station = Station::on(INITIATOR);
+        let mut rung = None;
         for round in 0..10 {
             // Without a pause: the kernel still holds the queues of the round before.
             let mut target = Target::new(Mode::Native, SMALL, 64);
@@ -492,7 +504,7 @@ fn a_queue_can_be_bound_again_right_after_it_was_closed() {
                 (0..2).any(|queue| side.receive(queue, 1).pop().map(|frame| side.put(queue, frame)).is_some())
             });
             side.conserved();
-            assert_eq!(target.standing.rung, Rung::NativeSegments, "round {round}");
+            assert_eq!(*rung.get_or_insert(target.standing.rung), target.standing.rung, "round {round}");
         }
     });
 }
@@ -503,19 +515,19 @@ fn a_held_queue_is_refused_with_a_reason() {
         veth(1500, 2, 2);
         let facts = nic::facts(TARGET).unwrap();
         let umem = Umem::new(4, Rings::TINY).unwrap();
-        let _held = umem.bind(QueueId(0), &facts, 0, Rung::NativeSegments).unwrap();
-        let twice = umem.bind(QueueId(1), &facts, 0, Rung::NativeSegments).unwrap_err();
+        let _held = umem.bind(QueueId(0), &facts, 0, Rung::Native).unwrap();
+        let twice = umem.bind(QueueId(1), &facts, 0, Rung::Native).unwrap_err();
         assert!(matches!(twice, XskError::Twice { queue: 0, .. }), "{twice:?}");
-        let mixed = umem.bind(QueueId(1), &facts, 1, Rung::Native).unwrap_err();
+        let mixed = umem.bind(QueueId(1), &facts, 1, Rung::NativeSegments).unwrap_err();
         assert!(matches!(mixed, XskError::Mixed { .. }), "{mixed:?}");
-        let beyond = umem.bind(QueueId(1), &facts, 2, Rung::NativeSegments).unwrap_err();
+        let beyond = umem.bind(QueueId(1), &facts, 2, Rung::Native).unwrap_err();
         assert!(matches!(beyond, XskError::Unsupported { queue: 2, queues: 2, .. }), "{beyond:?}");
         let other = Umem::new(4, Rings::TINY).unwrap();
-        let busy = other.bind(QueueId(0), &facts, 0, Rung::NativeSegments).unwrap_err();
+        let busy = other.bind(QueueId(0), &facts, 0, Rung::Native).unwrap_err();
         assert!(matches!(busy, XskError::Busy { queue: 0, .. }), "{busy:?}");
-        other.bind(QueueId(0), &facts, 1, Rung::NativeSegments).unwrap();
+        other.bind(QueueId(0), &facts, 1, Rung::Native).unwrap();
         let missing = Facts { name: "no-such-if0".into(), ..facts };
-        let missing = other.bind(QueueId(1), &missing, 0, Rung::NativeSegments).unwrap_err();
+        let missing = other.bind(QueueId(1), &missing, 0, Rung::Native).unwrap_err();
         assert!(matches!(missing, XskError::NoInterface { .. }), "{missing:?}");
     });
 }
@@ -528,7 +540,7 @@ fn detached() {
 
 #[test]
 fn the_ladder_ends_on_the_best_rung_and_says_why_not_a_better_one() {
-    alone(|| {
+    alone_with_segments(|| {
         veth(9000, 2, 2);
         let facts = nic::facts(TARGET).unwrap();
         let (steer, standing) = ladder::establish(&facts, Mode::Auto).unwrap();
@@ -566,13 +578,33 @@ fn the_ladder_ends_on_the_best_rung_and_says_why_not_a_better_one() {
 }
 
 #[test]
+fn segments_that_this_kernel_lacks_are_refused_and_say_since_when_it_has_them() {
+    alone(|| {
+        if namespace::linux() >= (6, 6) {
+            println!("SKIPPED: this kernel has them");
+            return;
+        }
+        veth(1500, 2, 2);
+        let facts = nic::facts(TARGET).unwrap();
+        for (mode, rung) in [(Mode::Native, Rung::Native), (Mode::Generic, Rung::Generic)] {
+            let (steer, standing) = ladder::establish(&facts, mode).unwrap();
+            assert_eq!((standing.rung, standing.pieces), (rung, 1));
+            assert!(standing.to_string().contains("several pieces: Linux 6.6"), "{standing}");
+            drop(steer);
+            detached();
+        }
+    });
+}
+
+#[test]
 fn without_native_xdp_the_ladder_ends_on_generic() {
     alone(|| {
         veth(1500, 1, 2);
+        let generic = if namespace::linux() < (6, 6) { Rung::Generic } else { Rung::GenericSegments };
         let facts = nic::facts(TARGET).unwrap();
         let (steer, standing) = ladder::establish(&facts, Mode::Auto).unwrap();
         assert_eq!(steer.attached(), Some(AttachMode::Generic));
-        assert_eq!(standing.rung, Rung::GenericSegments);
+        assert_eq!(standing.rung, generic);
         assert!(standing.to_string().contains("too few queues"), "{standing}");
         drop(steer);
         detached();
@@ -582,7 +614,7 @@ fn without_native_xdp_the_ladder_ends_on_generic() {
         let facts = nic::facts("bridge0").unwrap();
         assert_eq!(facts.queues, 1);
         let (_steer, standing) = ladder::establish(&facts, Mode::Auto).unwrap();
-        assert_eq!(standing.rung, Rung::GenericSegments);
+        assert_eq!(standing.rung, generic);
         assert!(standing.to_string().contains("has no native XDP"), "{standing}");
     });
 }
@@ -596,8 +628,12 @@ fn facts_are_those_of_this_namespace() {
         assert_eq!((facts.mtu, facts.queues, facts.transmit_queues), (9000, 3, 3));
         assert_eq!((facts.up, facts.driver.as_str()), (true, "veth"));
         assert_eq!((facts.numa_node, facts.strips_vlan.is_some()), (None, true));
-        let features = facts.features.unwrap();
-        assert!(features.native() && !features.zero_copy() && features.receive_segments());
+        // Drivers tell since Linux 6.3.
+        if let Some(features) = facts.features {
+            assert!(features.native() && !features.zero_copy() && features.receive_segments());
+        } else {
+            assert!(namespace::linux() < (6, 3));
+        }
         eventually("the carrier is there", || nic::facts(TARGET).unwrap().running);
         assert_eq!(nic::facts(INITIATOR).unwrap().queues, 2);
         // Its peer can send on more queues than it receives on: no native XDP there.

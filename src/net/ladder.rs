@@ -358,6 +358,7 @@ impl From<SteerError> for Attempt<EstablishError> {
     fn from(error: SteerError) -> Self {
         match error {
             SteerError::Mtu { .. }
+            | SteerError::RefusedAtMtu { .. }
             | SteerError::TooFewQueues { .. }
             | SteerError::NoNative { .. }
             | SteerError::Kernel { .. } => Self::Refused(with_causes(&error)),
@@ -369,6 +370,15 @@ impl From<SteerError> for Attempt<EstablishError> {
 impl From<XskError> for Attempt<EstablishError> {
     fn from(error: XskError) -> Self {
         match error {
+            // EINVAL is what a kernel says that does not know the flag, and no facts tell that beforehand.
+            XskError::Unsupported { rung, ref source, .. }
+                if rung.segments() && source.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                Self::Refused(format!(
+                    "{} (frames of several pieces: Linux 6.6 or newer)",
+                    with_causes(&error)
+                ))
+            }
             XskError::Unsupported { .. } | XskError::Downgraded { .. } => Self::Refused(with_causes(&error)),
             _ => Self::Fatal(error.into()),
         }
@@ -508,6 +518,30 @@ mod tests {
         });
         assert!(matches!(result, Err(LadderError::Fatal(SteerError::NotPermitted { .. }))));
         assert_eq!(tries, 1);
+    }
+
+    #[test]
+    fn a_kernel_without_segments_is_told_by_its_refusal() {
+        let of = |rung, code| {
+            let error = XskError::Unsupported {
+                interface: "eth1".into(),
+                queue: 0,
+                queues: 2,
+                rung,
+                source: std::io::Error::from_raw_os_error(code),
+            };
+            match Attempt::<EstablishError>::from(error) {
+                Attempt::Refused(reason) => reason,
+                Attempt::Fatal(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(
+            of(Rung::NativeSegments, libc::EINVAL),
+            "eth1: queue 0 (of 2) cannot do native copy with segments: Invalid argument (os error 22) \
+             (frames of several pieces: Linux 6.6 or newer)"
+        );
+        assert!(!of(Rung::NativeSegments, libc::EOPNOTSUPP).contains("6.6"));
+        assert!(!of(Rung::Native, libc::EINVAL).contains("6.6"));
     }
 
     #[test]

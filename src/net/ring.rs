@@ -1,39 +1,27 @@
-//! The producer of an AF_XDP TX ring, over the ring's memory mapped a second time.
+//! The producer of an AF_XDP TX ring, over the mapping of it that xsk-rs holds.
 //!
 //! Not a socket: who wakes the kernel, and what becomes of the chunks, is `xsk`'s matter. It exists because xsk-rs
 //! can send a chunk only from the offset it was received at, and a frame of several pieces needs others.
-//! Invariant: this is the only producer of the ring (xsk-rs's own is never used), and the mapping goes before the
-//! socket is closed, for a mapped ring keeps a closed socket bound.
+//! xsk-rs does not tell where its mapping is, and a second one cannot be had everywhere: Linux 6.1 maps rings only
+//! until the socket is bound (EBUSY), and no kernel duplicates such a mapping (mremap: EFAULT). So it is looked up
+//! among the mappings of this process.
+//! Invariant: this is the only producer of the ring (xsk-rs's own is kept here, and never used), and it holds what
+//! keeps the ring mapped.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use xsk_rs::TxQueue;
 
-/// Where the ring lies; dropped with it.
+/// Keeps the ring where it is.
 #[derive(Debug)]
 enum Memory {
-    Mapped {
-        base: NonNull<libc::c_void>,
-        len: usize,
-    },
+    /// xsk-rs's own handle: its mapping lasts at least as long.
+    Lent(#[expect(dead_code, reason = "held, not read")] TxQueue),
     #[cfg(test)]
     Heap(#[expect(dead_code, reason = "held, not read")] std::sync::Arc<tests::HeapRing>),
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        match self {
-            Self::Mapped { base, len } => {
-                // SAFETY: mapped with this length in `TxRing::map`, and unmapped only here; the ring's pointers
-                // go with it.
-                unsafe { libc::munmap(base.as_ptr(), *len) };
-            }
-            #[cfg(test)]
-            Self::Heap(_) => {}
-        }
-    }
 }
 
 /// The producing end of a TX ring.
@@ -53,13 +41,16 @@ pub(super) struct TxRing {
     _memory: Memory,
 }
 
-// SAFETY: the ring's memory is shared with the kernel only (with xsk-rs's mapping untouched), and all access to it
-// is through `&mut self` or atomics.
+// SAFETY: the ring's memory is shared with the kernel only (xsk-rs's producer of it, which is Send, is here and never
+// used), and all access to it is through `&mut self` or atomics.
 unsafe impl Send for TxRing {}
 
 impl TxRing {
-    /// Maps the TX ring of a socket that has one of `size` entries.
-    pub(super) fn map(socket: BorrowedFd<'_>, size: u32) -> io::Result<Self> {
+    /// Takes over the TX ring of `socket`, which has one of `size` entries and was made with `tx`.
+    ///
+    /// # Errors
+    /// What the kernel says; `NotFound` when the ring is not among the mappings of this process.
+    pub(super) fn over_socket(socket: BorrowedFd<'_>, size: u32, tx: TxQueue) -> io::Result<Self> {
         // SAFETY: plain data for which zero is a value.
         let mut offsets: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
         let mut len = size_of::<libc::xdp_mmap_offsets>() as libc::socklen_t;
@@ -80,34 +71,29 @@ impl TxRing {
         if len as usize != size_of::<libc::xdp_mmap_offsets>() {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         }
-        let tx = offsets.tx;
-        let bytes = tx.desc as usize + size as usize * size_of::<libc::xdp_desc>();
-        // SAFETY: a new mapping, where the kernel likes.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_POPULATE,
-                socket.as_raw_fd(),
-                libc::XDP_PGOFF_TX_RING,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let Some(base) = NonNull::new(base) else { return Err(io::Error::from_raw_os_error(libc::EFAULT)) };
-        let memory = Memory::Mapped { base, len: bytes };
-        // SAFETY: the kernel's own offsets into a ring that it mapped for `size` entries (it refuses a longer
-        // mapping than its ring): aligned, and inside as long as `memory` lives.
+        let offsets = offsets.tx;
+        let bytes = offsets.desc + u64::from(size) * size_of::<libc::xdp_desc>() as u64;
+        let stat = rustix::fs::fstat(socket)?;
+        let device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+        let maps = std::fs::read("/proc/self/maps")
+            .map_err(|e| io::Error::new(e.kind(), format!("/proc/self/maps: {e}")))?;
+        // Paths of mapped files need not be UTF-8.
+        let base = String::from_utf8_lossy(&maps)
+            .lines()
+            .find_map(|line| mapped_at(line, device, stat.st_ino, libc::XDP_PGOFF_TX_RING as u64, bytes))
+            .and_then(|base| NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(base)))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "/proc/self/maps does not show it"))?;
+        // SAFETY: the kernel's own offsets into a ring of this socket, mapped by xsk-rs, writable and long enough for
+        // `size` entries (`mapped_at`): aligned, and inside as long as `tx` lives, which keeps the mapping. Nobody
+        // else produces, for `tx` is ours.
         Ok(unsafe {
             Self::over(
-                base.byte_add(tx.producer as usize).cast(),
-                base.byte_add(tx.consumer as usize).cast(),
-                base.byte_add(tx.flags as usize).cast(),
-                base.byte_add(tx.desc as usize).cast(),
+                base.byte_add(offsets.producer as usize).cast(),
+                base.byte_add(offsets.consumer as usize).cast(),
+                base.byte_add(offsets.flags as usize).cast(),
+                base.byte_add(offsets.desc as usize).cast(),
                 size,
-                memory,
+                Memory::Lent(tx),
             )
         })
     }
@@ -179,6 +165,28 @@ impl TxRing {
     }
 }
 
+/// Start of the mapping that a line of /proc/self/maps tells of, if it is one of file `inode` of `device` (major,
+/// minor) from `offset` on, shared, writable, and at least `bytes` long.
+fn mapped_at(line: &str, device: (u32, u32), inode: u64, offset: u64, bytes: u64) -> Option<usize> {
+    // start-end rwxs offset major:minor inode path; all but the inode in hexadecimal (proc_pid_maps(5)).
+    let mut fields = line.split_ascii_whitespace();
+    let mut field = || fields.next();
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let (start, end) = field()?.split_once('-')?;
+    let (start, end) = (hex(start)?, hex(end)?);
+    let access = field()?;
+    let from = hex(field()?)?;
+    let (major, minor) = field()?.split_once(':')?;
+    let of = (hex(major)?, hex(minor)?);
+    let is_it = of == (device.0.into(), device.1.into())
+        && field()?.parse() == Ok(inode)
+        && from == offset
+        && access.starts_with("rw")
+        && access.ends_with('s')
+        && end.checked_sub(start)? >= bytes;
+    if is_it { usize::try_from(start).ok() } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +235,32 @@ mod tests {
             taken.push((address.load(Ordering::Relaxed), half(0), half(4)));
         }
         taken
+    }
+
+    #[test]
+    fn a_ring_is_found_among_the_mappings() {
+        let find = |line: &str| mapped_at(line, (0, 9), 715_078, 0x8000_0000, 4096);
+        let right =
+            "7f1d28464000-7f1d28465000 rw-s 80000000 00:09 715078                     socket:[715078]";
+        assert_eq!(find(right), Some(0x7f1d_2846_4000));
+        assert_eq!(mapped_at(right, (0, 9), 715_078, 0x8000_0000, 4097), None);
+        for wrong in [
+            // the RX and COMPLETION rings of the same socket
+            "7f1d28464000-7f1d28465000 rw-s 00000000 00:09 715078                     socket:[715078]",
+            "7f1d28464000-7f1d28465000 rw-s 180000000 00:09 715078                    socket:[715078]",
+            // another socket; a file of that inode
+            "7f1d28464000-7f1d28465000 rw-s 80000000 00:09 71507                      socket:[71507]",
+            "7f1d28464000-7f1d28465000 rw-s 80000000 fe:09 715078                     /root/socket:[715078]",
+            "7f1d28464000-7f1d28465000 rw-s 80000000 00:10 715078                     socket:[715078]",
+            // not to be written, private
+            "7f1d28464000-7f1d28465000 r--s 80000000 00:09 715078                     socket:[715078]",
+            "7f1d28464000-7f1d28465000 rw-p 80000000 00:09 715078                     socket:[715078]",
+            "7ffd5a5c8000-7ffd5a5e9000 rw-p 00000000 00:00 0                          [stack]",
+            "7f1d28464000-7f1d28465000 rw-s 80000000",
+            "",
+        ] {
+            assert_eq!(find(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

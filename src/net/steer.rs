@@ -36,6 +36,8 @@ mod skeleton {
 pub const QUEUES: u32 = 256;
 /// Addresses that can be our own (`STEER_OWN`).
 pub const OWN: u32 = 256;
+/// The MTU that every driver with native XDP can do.
+const PLAIN_MTU: u32 = 1500;
 const SHELVES_PER_WORD: u16 = 64;
 const SHELF_WORDS: usize = (1 << 16) / SHELVES_PER_WORD as usize;
 
@@ -188,6 +190,20 @@ pub enum SteerError {
         driver: String,
         /// Its MTU.
         mtu: u32,
+    },
+    /// The driver does not take the program; with that MTU most probably because of it.
+    #[error(
+        "{interface}: driver {driver} does not take the XDP program, mostly for its MTU, which is {mtu}; lower it with `ip link set dev {interface} mtu N`"
+    )]
+    RefusedAtMtu {
+        /// The interface.
+        interface: String,
+        /// Its driver.
+        driver: String,
+        /// Its MTU.
+        mtu: u32,
+        /// What it said.
+        source: io::Error,
     },
     /// Fewer receive queues than native XDP needs (veth: than its peer has transmit queues).
     #[error(
@@ -379,6 +395,10 @@ impl Steer {
                     SteerError::NotPermitted { interface, what: "attach the XDP program" }
                 }
                 Some(libc::ERANGE) => SteerError::Mtu { interface, driver, mtu: facts.mtu },
+                // What most drivers say to an MTU beyond one of their buffers (virtio_net, ixgbe, i40e, mlx5).
+                Some(libc::EINVAL) if mode == AttachMode::Native && facts.mtu > PLAIN_MTU => {
+                    SteerError::RefusedAtMtu { interface, driver, mtu: facts.mtu, source }
+                }
                 Some(libc::ENOSPC) => SteerError::TooFewQueues { interface, driver, queues: facts.queues },
                 Some(libc::EOPNOTSUPP) => SteerError::NoNative { interface, driver },
                 _ => SteerError::Kernel { interface, what: "attach the XDP program", source },
@@ -552,6 +572,14 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("ip link set dev eth1 xdp off"));
+        let text = SteerError::RefusedAtMtu {
+            interface: "eth1".into(),
+            driver: "old".into(),
+            mtu: 9000,
+            source: io::Error::from_raw_os_error(libc::EINVAL),
+        }
+        .to_string();
+        assert!(text.contains("which is 9000") && text.contains("ip link set dev eth1 mtu"), "{text}");
         let text = SteerError::Mtu { interface: "eth1".into(), driver: "old".into(), mtu: 9000 }.to_string();
         assert!(text.contains("MTU 9000") && text.contains("ip link set dev eth1 mtu"), "{text}");
     }

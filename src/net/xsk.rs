@@ -22,7 +22,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket};
 
 /// How long a queue that the kernel has not let go yet is waited for.
 const BUSY: Duration = Duration::from_millis(1000);
@@ -361,7 +361,7 @@ impl Umem {
         if sys::is_zero_copy(fd).map_err(failed("read the mode of the socket"))? != rung.zero_copy() {
             return Err(XskError::Downgraded { interface, queue, rung });
         }
-        let ring = TxRing::map(fd, self.rings.tx).map_err(failed("map the TX ring"))?;
+        let ring = TxRing::over_socket(fd, self.rings.tx, tx).map_err(failed("find the TX ring"))?;
         // Kernels before 6.17 do not know it, and the kernel takes no more than the ring has; 32 works as well.
         let _ = sys::set_transmit_budget(fd, TRANSMIT_BUDGET.min(self.rings.tx));
         sys::set_send_buffer(fd, self.rings.tx as usize * limits::CHUNK);
@@ -380,7 +380,6 @@ impl Umem {
             rx,
             fill,
             completion,
-            _tx: tx,
         })
     }
 }
@@ -474,7 +473,6 @@ fn socket_fd(rx: &RxQueue) -> BorrowedFd<'_> {
 /// UMEM, the UMEM itself with all that holds its [`Region`], for libxdp closes that one last. To bind again, let go
 /// of all of it and make a new UMEM.
 pub struct XskQueue {
-    // The order of fields is the order of dropping: first our mapping of TX, then what keeps the socket.
     ring: TxRing,
     id: QueueId,
     region: Arc<Region>,
@@ -488,8 +486,6 @@ pub struct XskQueue {
     rx: RxQueue,
     fill: FillQueue,
     completion: CompQueue,
-    /// Never used: `ring` is the producer.
-    _tx: TxQueue,
 }
 
 impl fmt::Debug for XskQueue {

@@ -44,6 +44,17 @@ pub fn alone(test: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Version of the running kernel, major and minor.
+#[allow(dead_code, reason = "not every test binary asks")]
+pub fn linux() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("release of the kernel");
+    let mut parts = release.split(['.', '-']).map(str::parse);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => panic!("kernel release {release:?}"),
+    }
+}
+
 /// Runs `ip` in the namespace of this thread.
 pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip (iproute2)");

@@ -8,6 +8,8 @@ APPLIANCE_CARRY=("$VM_CACHE/target/usr/sbin/vblade")
 # One line of shell for each slot; $shelf $slot $dev $mtu are set.
 # shellcheck disable=SC2016  # expanded in the guest
 APPLIANCE_SERVE='/payload/vblade -d -b 64 $opts $shelf $slot eth0 $dev &'
+# Shell for after them, and the machine's kernel.
+APPLIANCE_LAST='' APPLIANCE_KERNEL=new
 
 target_features() { echo readonly mask config maskcmd reserve; }
 
@@ -41,11 +43,12 @@ target_commit() {
         # shellcheck disable=SC2016
         echo '. /payload/lib.sh; mtu=$VM_MTU'
         cat "$VM_STATE/vm/script"
+        echo "$APPLIANCE_LAST"
         echo "sleep 0.5; host $VM_STATE/vm/ready; wait"
     } >"$VM_STATE/vm/full"
     mkdir -p "$VM_STATE/pids"
     setsid "$VM_DIR/appliance-vm.sh" --script "$VM_STATE/vm/full" --netns "$VM_SWITCH_NS" --tap "$VM_TARGET_TAP" \
-        --mtu "$VM_MTU" --queues "$TARGET_TAP_QUEUES" --disks "$VM_STATE/vm" --timeout 3600 --hugepages 64 --mem 768 \
+        --mtu "$VM_MTU" --kernel "$APPLIANCE_KERNEL" --queues "$TARGET_TAP_QUEUES" --disks "$VM_STATE/vm" --timeout 3600 --hugepages 64 --mem 768 \
         --handler touch --pidfile "$VM_STATE/pids/vm" --log "$VM_CASE_LOG/vm" "${add[@]}" \
         >>"$VM_STATE/vm.log" 2>&1 </dev/null &
     for ((i = 0; i < 300; i++)); do [[ -e $VM_STATE/vm/ready ]] && return 0; sleep 0.1; done
