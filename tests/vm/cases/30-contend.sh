@@ -11,7 +11,7 @@ discover
 wait_dev e0.0
 cfg() { timeout 60 aoecfg "$@"; }
 [[ $(cat /sys/class/net/eth0/address) != "$(cat /sys/class/net/eth1/address)" ]] || fail "the hosts share an address"
-rounds=12 won0=0 won1=0
+rounds=12 won0=0 won1=0 twins=0
 for ((r = 0; r < rounds; r++)); do
     slot=$((r % 2))
     # Take turns in who starts; the other one follows at once.
@@ -23,6 +23,14 @@ for ((r = 0; r < rounds; r++)); do
     case "$a/$b" in
     "host-0 round $r/*badcfg*") winner=$a won0=$((won0 + 1)) ;;
     "*badcfg*/host-1 round $r") winner=$b won1=$((won1 + 1)) ;;
+    "host-1 round $r/host-0 round $r")
+        # aoecfg takes its tag from the microsecond and does not look at the R flag: two of the same microsecond
+        # take each other's request for the answer. Nothing is known of the target then: once more.
+        ((++twins <= 5)) || fail "round $r: aoecfg had twin tags $twins times"
+        aoecli -T "0.$slot" fset "" >/dev/null || fail "round $r: release"
+        ((r--))
+        continue
+        ;;
     *) fail "round $r: eth0 got '$a', eth1 got '$b'" ;;
     esac
     for h in 0 1; do
