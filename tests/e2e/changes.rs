@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long something may take before it counts as missing: a guard, far beyond what it takes.
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_secs(180);
 const MIB: u64 = 1 << 20;
 
 fn slot(address: &str, path: &Path) -> String {

@@ -333,7 +333,7 @@ mod tests {
         let found = found(
             "# network_device shelf slot file/disk/partition mac[,mac[,mac]]\n\
              # eth0 0 0 /dev/sdb 00:11:22:33:44:55\n\
-             eth0 0 1 /root/disk1   # a file\n\
+             eth0 0 1 /srv/disk1   # a file\n\
              eth0\t0\t2\t/dev/sdb 00:11:22:33:44:55,00:11:22:33:44:56\n\
              eth0 0 3 /srv/vblade\n",
         );
@@ -343,7 +343,7 @@ mod tests {
             .iter()
             .map(|e| (e.address.to_string(), e.path.as_str(), e.allow.len(), e.spot.line))
             .collect();
-        let want = [("0.1", "/root/disk1", 0, 3), ("0.2", "/dev/sdb", 2, 4), ("0.3", "/srv/vblade", 0, 5)];
+        let want = [("0.1", "/srv/disk1", 0, 3), ("0.2", "/dev/sdb", 2, 4), ("0.3", "/srv/vblade", 0, 5)];
         assert_eq!(got, want.map(|(address, path, hosts, line)| (address.to_owned(), path, hosts, line)));
     }
 

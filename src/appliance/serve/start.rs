@@ -4,249 +4,45 @@
 //! Invariant: the order of a start is slots, facts, XDP program, memory, sockets, guard, workers, shelves and sockets into
 //! the program, announcement; a stop goes the other way, and a start that fails half-way is a stop from there.
 
+mod error;
+mod stopped;
+
+pub(crate) use error::Causes;
+pub use error::{StartError, StorageError};
+pub use stopped::Stopped;
+
 use super::describe::{PortLine, Serving, SlotLine};
 use super::monitor::{Monitor, Place};
-use super::slots::{self, OpenSlot, SlotError};
+use super::slots::{self, OpenSlot};
 use super::watch::{self, Watch};
 use crate::appliance::check::machine;
 use crate::appliance::config::{Config, HugePages, Interface, Queues, Rivals, Slot};
-use crate::appliance::guard::{Guard, GuardError, Rival, Ward};
+use crate::appliance::guard::{Guard, Rival, Ward};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::masks::{MaskMaps, Resident};
 use crate::appliance::state::clerk::{Clerk, Closed, Forgetful};
 use crate::appliance::state::store::{DirectoryStore, Store};
-use crate::appliance::topology::{self, Tenant, Topology, TopologyError};
-use crate::exit::Exit;
-use crate::frame::{self, Layout, LayoutError, WorkerId, WorkerShare};
+use crate::appliance::topology::{self, Tenant, Topology};
+use crate::frame::{self, Layout, WorkerId, WorkerShare};
 use crate::limits;
-use crate::net::ladder::{EstablishError, LadderError, Mode, Rung, Standing};
-use crate::net::nic::{Facts, NicError};
+use crate::net::ladder::{Mode, Rung, Standing};
+use crate::net::nic::Facts;
 use crate::net::steer::{Steer, SteerError};
-use crate::net::xsk::{Pages, Rings, Umem, XskError, XskQueue};
+use crate::net::xsk::{Pages, Rings, Umem, XskQueue};
 use crate::protocol::{Address, Mac};
-use crate::shelf::{Routes, RoutesError};
+use crate::shelf::Routes;
 use crate::storage::FileId;
 use crate::storage::device::{self, Device, Durability};
-use crate::storage::uring::{SetupError, UringStorage};
+use crate::storage::uring::UringStorage;
 use crate::worker::{
     self, Control, Counters, Crew, Errands, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost,
 };
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tracing::Level;
-
-/// Why it could not start. Every message says what, which, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The state directory cannot be had.
-    #[error("state directory {}: {}; {}", path.display(), Causes(source), state_remedy(source))]
-    StateDirectory {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A slot cannot be served.
-    #[error(transparent)]
-    Slot(#[from] SlotError),
-    /// An interface cannot be used.
-    #[error("{}", Causes(.0))]
-    Nic(#[from] NicError),
-    /// It cannot carry one sector.
-    #[error(
-        "{interface}: MTU {mtu} does not carry one sector; raise it: ip link set dev {interface} mtu 1500 (or 9000)"
-    )]
-    Mtu {
-        /// The interface.
-        interface: String,
-        /// Its MTU.
-        mtu: u32,
-    },
-    /// Tags that the card takes out are not seen by the XDP program.
-    #[error(
-        "{interface} takes VLAN tags out of frames, so slot {slot} on VLAN {vlan} would answer hosts that it must not; \
-         turn that off: ethtool -K {interface} rxvlan off"
-    )]
-    StripsVlan {
-        /// The interface.
-        interface: String,
-        /// The slot, as an address.
-        slot: String,
-        /// Its VLAN.
-        vlan: u16,
-    },
-    /// A queue that there is not.
-    #[error("{interface}: queue {queue} cannot be served: there are {queues} that receive (0 to {}); {remedy}", queues - 1)]
-    NoSuchQueue {
-        /// The interface.
-        interface: String,
-        /// The queue.
-        queue: u16,
-        /// How many there are.
-        queues: u32,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// None of the queues to serve can send an answer.
-    #[error(
-        "{interface}: the queues to serve can only receive, because there are {queues} to transmit; \
-         serve queue 0 too, or give the interface more with ethtool -L"
-    )]
-    NoTransmitQueue {
-        /// The interface.
-        interface: String,
-        /// Queues that transmit, counted from 0.
-        queues: u32,
-    },
-    /// No mode is possible.
-    #[error("{}", Causes(.0))]
-    Ladder(#[from] LadderError<EstablishError>),
-    /// Ports whose modes cannot share memory.
-    #[error(
-        "{first} runs as {first_rung}, {second} as {second_rung}, and interfaces of one xshelf share frame memory; \
-         give them the same mode, or run one xshelf for each"
-    )]
-    Mixed {
-        /// An interface.
-        first: String,
-        /// Its rung.
-        first_rung: String,
-        /// Another.
-        second: String,
-        /// Its rung.
-        second_rung: String,
-    },
-    /// The XDP program.
-    #[error("{}", Causes(.0))]
-    Steer(#[from] SteerError),
-    /// Another target answers for our addresses, but each time after it was decided to serve them.
-    #[error(
-        "another target keeps answering for one of our addresses, but too late to tell which; stop it, or say \
-         rivals = \"alarm\" for our slots"
-    )]
-    Unsure,
-    /// The guard against other targets with our addresses.
-    #[error(transparent)]
-    Guard(#[from] GuardError),
-    /// Other targets have the addresses of all slots.
-    #[error(
-        "no slot can be served, because other targets answer for {slots}; the lines before this name them and say \
-         what to do"
-    )]
-    AllTaken {
-        /// The slots.
-        slots: String,
-    },
-    /// Memory or a socket.
-    #[error("{}", Causes(.0))]
-    Xsk(#[from] XskError),
-    /// Not enough huge pages, though they were demanded.
-    #[error(
-        "frame memory takes {pages} huge pages of 2 MiB, and there are not enough; \
-         raise vm.nr_hugepages, or say huge-pages = \"try\""
-    )]
-    HugePages {
-        /// How many it takes.
-        pages: u64,
-    },
-    /// Workers cannot be placed.
-    #[error(transparent)]
-    Topology(#[from] TopologyError),
-    /// Memory cannot be laid out.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// Slots cannot be dealt out.
-    #[error(transparent)]
-    Routes(#[from] RoutesError),
-    /// More queues for a worker than it can watch.
-    #[error(
-        "worker {worker} would have {queues} queues, and can watch {most}; use more workers or fewer queues"
-    )]
-    TooManyQueues {
-        /// The worker.
-        worker: u16,
-        /// Its queues.
-        queues: usize,
-        /// The most.
-        most: usize,
-    },
-    /// The thread that keeps the state of slots cannot start.
-    #[error("cannot start the thread that keeps the state of slots: {source}; raise TasksMax (ulimit -u)")]
-    StateThread {
-        /// Why not.
-        source: io::Error,
-    },
-    /// A worker cannot start.
-    #[error("{}", Causes(.0))]
-    Spawn(#[from] worker::SpawnError<StorageError>),
-    /// Something small that the kernel refuses only when it is out of it.
-    #[error("cannot {what}: {source}; raise LimitNOFILE (ulimit -n)")]
-    Descriptors {
-        /// What.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-/// Why a worker has no storage.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// The ring.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    /// A descriptor that is to wake it.
-    #[error("cannot watch a descriptor: {0}")]
-    Watch(io::Error),
-}
-
-fn state_remedy(e: &io::Error) -> &'static str {
-    match e.kind() {
-        io::ErrorKind::WouldBlock => "another xshelf uses it: stop that, or name another directory",
-        io::ErrorKind::NotFound => "make the directory above it first",
-        _ => "name a directory that this user can write",
-    }
-}
-
-/// An error with what is behind it, as far as it does not say so itself.
-pub(crate) struct Causes<'a>(pub &'a (dyn std::error::Error + 'static));
-
-impl fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.0.to_string();
-        let mut cause = self.0.source();
-        while let Some(e) = cause {
-            let text = e.to_string();
-            if !said.contains(&text) {
-                said.push_str(": ");
-                said.push_str(&text);
-            }
-            cause = e.source();
-        }
-        f.write_str(&said)
-    }
-}
-
-impl StartError {
-    /// The exit code for it: what another configuration would mend is [`Exit::Usage`], and so systemd does not try
-    /// again; what the machine may offer a moment later is [`Exit::Environment`].
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Slot(SlotError::Twice { .. })
-            | Self::Mixed { .. }
-            | Self::Layout(_)
-            | Self::Routes(_)
-            | Self::Topology(TopologyError::NoSuchWorker { .. })
-            | Self::TooManyQueues { .. } => Exit::Usage,
-            _ => Exit::Environment,
-        }
-    }
-}
 
 /// An interface that is served on.
 struct OpenPort {
@@ -918,91 +714,6 @@ fn serving(slots: &[OpenSlot], ports: &[OpenPort], topology: &Topology, umem: &U
     }
 }
 
-/// How an appliance ended.
-#[derive(Debug)]
-pub struct Stopped {
-    /// Chunks there are.
-    pub expected: usize,
-    /// Chunks that were found again.
-    pub counted: usize,
-    /// Tokens that were dropped on the way; anything but 0 is a defect.
-    pub leaked: u64,
-    /// Chunks in requests that had not ended.
-    pub requests: usize,
-    /// Chunks of frames that had not been sent.
-    pub unsent: usize,
-    /// Slots with commands that had not ended, and how many.
-    pub busy: Vec<(String, usize)>,
-    /// Whether everything in flight had ended.
-    pub drained: bool,
-    /// Threads that died.
-    pub died: usize,
-    /// Workers that the kernel keeps until their device answers.
-    pub held: usize,
-    /// How long was waited at most.
-    pub patience: Duration,
-    /// Interfaces that were served on.
-    pub interfaces: Vec<String>,
-    /// What was counted, in words.
-    pub totals: String,
-    /// What else went wrong.
-    pub problems: Vec<String>,
-    /// Whether the disk with the state directory does not answer.
-    pub state_hangs: bool,
-}
-
-impl Stopped {
-    /// Whether every request was answered and no frame was lost.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.drained && self.died == 0 && self.leaked == 0 && self.counted == self.expected
-    }
-
-    /// Says how it went.
-    pub fn log(&self) {
-        for problem in &self.problems {
-            tracing::error!("{problem}");
-        }
-        for (slot, commands) in &self.busy {
-            tracing::error!(
-                "slot {slot} still had {commands} command{} in flight after {} s; {} may hang",
-                if *commands == 1 { "" } else { "s" },
-                self.patience.as_secs(),
-                if self.state_hangs { "its device or the state directory" } else { "its device" }
-            );
-        }
-        if !self.drained && self.busy.is_empty() {
-            tracing::error!(
-                "{} chunks of frames could not be sent within {} s",
-                self.unsent,
-                self.patience.as_secs()
-            );
-        }
-        tracing::info!("handled: {}", self.totals);
-        let (counted, expected) = (self.counted, self.expected);
-        if counted == expected && self.leaked == 0 {
-            tracing::info!("frames conserved: {counted} of {expected}");
-        } else if self.leaked == 0 && !self.drained && counted < expected {
-            // A worker that ends takes no more mail.
-            tracing::warn!(
-                "{counted} of {expected} frames found; the others were on their way between workers"
-            );
-        } else {
-            tracing::error!(
-                "frames lost: {counted} of {expected} found, {} dropped; this is a defect, please report it",
-                self.leaked
-            );
-        }
-        if self.held > 0 {
-            tracing::error!(
-                "the kernel keeps {} threads of this process until their device answers; it cannot be killed before",
-                self.held
-            );
-        }
-        tracing::info!("stopped; XDP program taken off {}", self.interfaces.join(", "));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -1017,45 +728,5 @@ mod tests {
         assert_eq!(auto(&[ZeroCopySegments, NativeSegments, ZeroCopy]), [0, 2]);
         assert_eq!(auto(&[ZeroCopySegments, ZeroCopy]), [0, 1]);
         assert_eq!(coming_down(&[(ZeroCopy, Mode::ZeroCopy), (NativeSegments, Mode::Auto)]), [0; 0]);
-    }
-
-    #[test]
-    fn a_stop_is_clean_only_if_every_chunk_came_home() {
-        let stopped = || Stopped {
-            expected: 10,
-            counted: 10,
-            leaked: 0,
-            requests: 0,
-            unsent: 0,
-            busy: vec![],
-            drained: true,
-            died: 0,
-            held: 0,
-            patience: Duration::from_secs(10),
-            interfaces: vec![],
-            totals: String::new(),
-            problems: vec![],
-            state_hangs: false,
-        };
-        assert!(stopped().is_clean());
-        for unclean in [
-            Stopped { counted: 9, ..stopped() },
-            Stopped { leaked: 1, ..stopped() },
-            Stopped { drained: false, ..stopped() },
-            Stopped { died: 1, ..stopped() },
-        ] {
-            assert!(!unclean.is_clean(), "{unclean:?}");
-        }
-    }
-
-    #[test]
-    fn causes_are_said_once() {
-        let inner = io::Error::from_raw_os_error(libc::EIO);
-        let steer =
-            SteerError::Kernel { interface: "eth1".into(), what: "attach the XDP program", source: inner };
-        assert_eq!(
-            StartError::from(steer).to_string(),
-            "eth1: cannot attach the XDP program: Input/output error (os error 5)"
-        );
     }
 }

@@ -1,0 +1,125 @@
+//! How an appliance ended, and how that is said.
+//!
+//! Not here: ending it (`start`).
+//! Invariant: an end is clean only if every request was answered and every chunk came home.
+
+use std::time::Duration;
+
+/// How an appliance ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Chunks there are.
+    pub expected: usize,
+    /// Chunks that were found again.
+    pub counted: usize,
+    /// Tokens that were dropped on the way; anything but 0 is a defect.
+    pub leaked: u64,
+    /// Chunks in requests that had not ended.
+    pub requests: usize,
+    /// Chunks of frames that had not been sent.
+    pub unsent: usize,
+    /// Slots with commands that had not ended, and how many.
+    pub busy: Vec<(String, usize)>,
+    /// Whether everything in flight had ended.
+    pub drained: bool,
+    /// Threads that died.
+    pub died: usize,
+    /// Workers that the kernel keeps until their device answers.
+    pub held: usize,
+    /// How long was waited at most.
+    pub patience: Duration,
+    /// Interfaces that were served on.
+    pub interfaces: Vec<String>,
+    /// What was counted, in words.
+    pub totals: String,
+    /// What else went wrong.
+    pub problems: Vec<String>,
+    /// Whether the disk with the state directory does not answer.
+    pub state_hangs: bool,
+}
+
+impl Stopped {
+    /// Whether every request was answered and no frame was lost.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.drained && self.died == 0 && self.leaked == 0 && self.counted == self.expected
+    }
+
+    /// Says how it went.
+    pub fn log(&self) {
+        for problem in &self.problems {
+            tracing::error!("{problem}");
+        }
+        for (slot, commands) in &self.busy {
+            tracing::error!(
+                "slot {slot} still had {commands} command{} in flight after {} s; {} may hang",
+                if *commands == 1 { "" } else { "s" },
+                self.patience.as_secs(),
+                if self.state_hangs { "its device or the state directory" } else { "its device" }
+            );
+        }
+        if !self.drained && self.busy.is_empty() {
+            tracing::error!(
+                "{} chunks of frames could not be sent within {} s",
+                self.unsent,
+                self.patience.as_secs()
+            );
+        }
+        tracing::info!("handled: {}", self.totals);
+        let (counted, expected) = (self.counted, self.expected);
+        if counted == expected && self.leaked == 0 {
+            tracing::info!("frames conserved: {counted} of {expected}");
+        } else if self.leaked == 0 && !self.drained && counted < expected {
+            // A worker that ends takes no more mail.
+            tracing::warn!(
+                "{counted} of {expected} frames found; the others were on their way between workers"
+            );
+        } else {
+            tracing::error!(
+                "frames lost: {counted} of {expected} found, {} dropped; this is a defect, please report it",
+                self.leaked
+            );
+        }
+        if self.held > 0 {
+            tracing::error!(
+                "the kernel keeps {} threads of this process until their device answers; it cannot be killed before",
+                self.held
+            );
+        }
+        tracing::info!("stopped; XDP program taken off {}", self.interfaces.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_clean_only_if_every_chunk_came_home() {
+        let stopped = || Stopped {
+            expected: 10,
+            counted: 10,
+            leaked: 0,
+            requests: 0,
+            unsent: 0,
+            busy: vec![],
+            drained: true,
+            died: 0,
+            held: 0,
+            patience: Duration::from_secs(10),
+            interfaces: vec![],
+            totals: String::new(),
+            problems: vec![],
+            state_hangs: false,
+        };
+        assert!(stopped().is_clean());
+        for unclean in [
+            Stopped { counted: 9, ..stopped() },
+            Stopped { leaked: 1, ..stopped() },
+            Stopped { drained: false, ..stopped() },
+            Stopped { died: 1, ..stopped() },
+        ] {
+            assert!(!unclean.is_clean(), "{unclean:?}");
+        }
+    }
+}
