@@ -1292,6 +1292,54 @@ fn files_come_and_go_while_the_ring_runs() {
 }
 
 #[test]
+fn another_device_takes_the_place_of_one_that_nobody_uses() {
+    let directory = disk_directory();
+    let mut stock = Stock::new();
+    let paths: Vec<_> = ["a", "b"].iter().map(|name| zeroes(directory.path(), name, SIZE)).collect();
+    std::fs::write(&paths[1], pattern(9, 2 * SIZE)).unwrap();
+    let open = |path: &Path, options| open(path, options).unwrap_or_else(|e| panic!("{e}"));
+    let region = Arc::clone(&stock.region);
+    let mut rig = Ring::open(&region, 8, &paths[0], READ_WRITE);
+    // What is behind the new one's window, and beyond the old one's end.
+    let window = Options { offset: 4096, ..READ_WRITE };
+    let refused = rig.ring.replace_file(FileId(1), open(&paths[1], window)).unwrap_err();
+    assert!(matches!(*refused, (FileError::Unknown, _)), "{refused:?}");
+    let buffer = stock.chunk();
+    rig.ring.submit(job(0, Verb::Write, 0, buffer, 512, 512)).unwrap();
+    let refused = rig.ring.replace_file(FILE, refused.1).unwrap_err();
+    assert!(matches!(*refused, (FileError::Busy(1), _)), "{refused:?}");
+    assert_eq!(rig.device().path(), paths[0]);
+    let mut done = Vec::new();
+    while done.is_empty() {
+        rig.ring.turn();
+        if rig.ring.reap(1, &mut |d| done.push(d)) == 0 {
+            rig.wait();
+        }
+    }
+    let new = refused.1;
+    let old = rig.ring.replace_file(FILE, new).unwrap_or_else(|refused| panic!("{refused:?}"));
+    assert_eq!((old.path(), rig.device().path()), (&*paths[0], &*paths[1]));
+    drop(old);
+    let buffer = done.pop().unwrap().buffer;
+    let offset = 2 * SIZE - 8192;
+    let mut done = rig.one(job(0, Verb::Read, offset as u64, buffer, 512, 512));
+    assert_eq!(done.result, Ok(()));
+    let expected = &pattern(9, 2 * SIZE)[offset + 4096..][..512];
+    assert_eq!(*stock.region.buffer_mut(&mut done.buffer, 512, 512), *expected, "the other file's window");
+    stock.put(done.buffer);
+    // The claim on the old one goes, and only that.
+    std::thread::scope(|scope| {
+        let opener = scope.spawn(|| drop(open(&paths[0], READ_WRITE)));
+        while !opener.is_finished() {
+            rig.ring.wait_event(Some(Duration::from_millis(5)));
+        }
+        opener.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    self::refused(&paths[1], READ_WRITE, &["used by another program"]);
+    stock.assert_all_home();
+}
+
+#[test]
 fn a_dropped_ring_gives_its_files_back() {
     let directory = disk_directory();
     let path = zeroes(directory.path(), "image", SIZE);

@@ -83,6 +83,34 @@ pub enum Failure {
     Short,
 }
 
+impl Failure {
+    /// Whether the device has vanished: nothing of it can be read or written any more, also not at another place.
+    #[must_use]
+    pub const fn is_gone(self) -> bool {
+        matches!(
+            self.errno(),
+            // The device, its driver's end of it, its medium, and our registration of it.
+            Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN | libc::ENOMEDIUM | libc::EBADF)
+            // The file on its server (NFS), and the server of the file system (FUSE).
+            | Some(libc::ESTALE | libc::ENOTCONN | libc::ECONNABORTED)
+        )
+    }
+
+    /// Whether there was no room for what was to be written: nothing that was there before is damaged.
+    #[must_use]
+    pub const fn is_full(self) -> bool {
+        // Not of a flush after a discard: what it could not write may be anything.
+        matches!(self, Self::Errno(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+    }
+
+    const fn errno(self) -> Option<i32> {
+        match self {
+            Self::Errno(errno) | Self::Unsynced(errno) => Some(errno),
+            Self::Short => None,
+        }
+    }
+}
+
 /// A job that ended.
 #[derive(Debug)]
 #[must_use = "a completion returns a buffer and obliges to an answer"]
@@ -131,4 +159,34 @@ pub trait Sleep {
     /// Sleeps until a completion, a descriptor that is watched, or the end of `timeout`. Returns at once when
     /// completions are there already.
     fn sleep(&mut self, timeout: std::time::Duration) -> Woken;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_apart() {
+        for (failure, gone, full) in [
+            (Failure::Errno(libc::ENODEV), true, false),
+            (Failure::Errno(libc::ENXIO), true, false),
+            (Failure::Errno(libc::EBADF), true, false),
+            (Failure::Errno(libc::ENOMEDIUM), true, false),
+            (Failure::Errno(libc::ESTALE), true, false),
+            (Failure::Errno(libc::ENOTCONN), true, false),
+            (Failure::Errno(libc::ECONNABORTED), true, false),
+            (Failure::Errno(libc::ESHUTDOWN), true, false),
+            (Failure::Unsynced(libc::ENODEV), true, false),
+            (Failure::Errno(libc::ENOSPC), false, true),
+            (Failure::Errno(libc::EDQUOT), false, true),
+            (Failure::Errno(libc::EFBIG), false, true),
+            (Failure::Unsynced(libc::ENOSPC), false, false),
+            (Failure::Errno(libc::EIO), false, false),
+            (Failure::Errno(libc::ETIMEDOUT), false, false),
+            (Failure::Errno(libc::EROFS), false, false),
+            (Failure::Short, false, false),
+        ] {
+            assert_eq!((failure.is_gone(), failure.is_full()), (gone, full), "{failure:?}");
+        }
+    }
 }

@@ -363,6 +363,30 @@ impl UringStorage {
         self.files[index].take().ok_or(FileError::Unknown)
     }
 
+    /// Puts another device behind a file's number, of which no job may be in flight, and gives the one that was there:
+    /// closing a device that failed can take as long as it likes, so drop it where that stalls nobody. While somebody
+    /// holds a copy of its descriptor (a [`super::device::Gauge`]) this ring is not the last to let go of it.
+    ///
+    /// # Errors
+    /// [`FileError::Busy`] while jobs of the file are in flight, [`FileError::Unknown`] or [`FileError::Io`]; the new
+    /// device comes back with it, and the old one stays in service.
+    pub fn replace_file(&mut self, file: FileId, new: Device) -> Result<Device, Box<(FileError, Device)>> {
+        let index = usize::from(file.0);
+        if self.file(file).is_none() {
+            return Err(Box::new((FileError::Unknown, new)));
+        }
+        if self.busy[index] > 0 {
+            return Err(Box::new((FileError::Busy(self.busy[index]), new)));
+        }
+        if let Err(refused) = self.set_file(index, new.as_fd().as_raw_fd()) {
+            return Err(Box::new((refused, new)));
+        }
+        match &mut self.files[index] {
+            Some(current) => Ok(std::mem::replace(current, new)),
+            None => Err(Box::new((FileError::Unknown, new))),
+        }
+    }
+
     /// What is known of a file.
     #[must_use]
     pub fn file(&self, file: FileId) -> Option<&Device> {
