@@ -12,7 +12,7 @@ use xshelf::net::memory::{MemoryConfig, MemoryQueue, Wire};
 use xshelf::protocol::{Address, Mac};
 use xshelf::shelf::{Path, Routes, Slot, SlotFacts, admit};
 use xshelf::storage::memory::MemoryStorage;
-use xshelf::worker::{Counters, Plan, Port, QueuePlace, Shared, SlotPlan, Worker, WorkerPost};
+use xshelf::worker::{Plan, Port, QueuePlace, Shared, SlotPlan, Worker, WorkerPost};
 
 const PORT: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const BATCH: usize = 32;
@@ -28,7 +28,7 @@ fn worker() -> Option<(Worker<MemoryQueue, MemoryStorage>, Wire)> {
     let posts = vec![WorkerPost::for_worker(layout.chunks(), 1).ok()?];
     let (queue, wire) = MemoryQueue::new(QueueId(0), Arc::clone(&region), MemoryConfig::default());
     let mut storage = MemoryStorage::new(Arc::clone(&region), 1024);
-    let slots = vec![SlotPlan { facts: facts()?, file: storage.add(vec![0; 4096 * 512]), cached: false }];
+    let slots = vec![SlotPlan::new(facts()?, storage.add(vec![0; 4096 * 512]))];
     let shared = Arc::new(Shared {
         region,
         layout,
@@ -37,8 +37,7 @@ fn worker() -> Option<(Worker<MemoryQueue, MemoryStorage>, Wire)> {
         routes: Routes::new([(Address { shelf: 7, slot: 0 }, WorkerId(0))]).ok()?,
         posts,
     });
-    let plan =
-        Plan { id: WorkerId(0), shared, slots, errands: None, counters: Arc::new(Counters::default()) };
+    let plan = Plan { slots, ..Plan::new(WorkerId(0), shared) };
     Some((Worker::new(plan, vec![queue], storage).ok()?, wire))
 }
 

@@ -311,6 +311,13 @@ impl Storage for MemoryStorage {
         self.waiting.len() + self.done.len()
     }
 
+    fn lent(&self, ticket: Ticket) -> Option<&Buffer> {
+        let jobs = self.waiting.iter().map(|waiting| &waiting.job);
+        let job = jobs.filter(|job| job.verb.writes()).find(|job| job.ticket == ticket);
+        let done = || self.done.iter().find(|done| done.ticket == ticket).map(|done| &done.buffer);
+        job.map(|job| &job.buffer).or_else(done)
+    }
+
     fn resized(&mut self, file: FileId, bytes: u64) {
         if let Some(Some(disk)) = self.disks.get_mut(usize::from(file.0)) {
             disk.size = usize::try_from(bytes).unwrap_or(usize::MAX);

@@ -47,6 +47,12 @@ impl Verb {
     pub const fn transfers(self) -> bool {
         matches!(self, Self::Read | Self::Write | Self::WriteThrough)
     }
+
+    /// Whether bytes move from buffer to file.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::WriteThrough)
+    }
 }
 
 /// One transfer. `offset` and `len` are bytes; `at` is where the data starts in the buffer.
@@ -148,6 +154,10 @@ pub trait Storage {
 
     /// Jobs accepted and not yet reaped.
     fn in_flight(&self) -> usize;
+
+    /// The buffer of a write that is accepted and not yet reaped, to be read: the storage only reads it as well. `None` when
+    /// there is no such write, and for a job that is no write unless it has ended.
+    fn lent(&self, ticket: Ticket) -> Option<&Buffer>;
 
     /// So many bytes of the file are served from now on, because it has grown or shrunk: jobs beyond fail with
     /// [`Failure::Short`], jobs up to there no longer do.

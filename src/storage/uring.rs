@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::device::Device;
-use super::{Done, Failure, FileId, Job, Sleep, Storage, Verb, Woken};
+use super::{Done, Failure, FileId, Job, Sleep, Storage, Ticket, Verb, Woken};
 use crate::frame::{Buffer, Chunk, Region};
 use crate::limits;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -963,6 +963,13 @@ impl Storage for UringStorage {
 
     fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len() + self.done.len()
+    }
+
+    fn lent(&self, ticket: Ticket) -> Option<&Buffer> {
+        let jobs = self.slots.iter().filter_map(|slot| slot.job.as_ref());
+        let job = jobs.filter(|job| job.verb.writes()).find(|job| job.ticket == ticket);
+        let done = || self.done.iter().find(|done| done.ticket == ticket).map(|done| &done.buffer);
+        job.map(|job| &job.buffer).or_else(done)
     }
 
     fn resized(&mut self, file: FileId, bytes: u64) {

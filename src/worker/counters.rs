@@ -58,6 +58,8 @@ counters! {
     Changes = "changes",
     /// Commands that waited for an overlapping one before them.
     Parked = "parked",
+    /// Writes that were equal to one in flight, and were answered with it instead of being run again.
+    Duplicates = "duplicates",
     /// Payloads copied because they were spread over chunks or misaligned.
     Copies = "copies",
     /// Commands the disk failed.

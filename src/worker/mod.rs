@@ -116,6 +116,17 @@ pub struct SlotPlan {
     pub file: FileId,
     /// Whether the disk is written through the page cache, where an error may be that of another write.
     pub cached: bool,
+    /// Sectors that the disk writes as a whole, aligned to their number; 1 where it writes single sectors. Commands that
+    /// change the same unit never are at the disk together.
+    pub unit: u32,
+}
+
+impl SlotPlan {
+    /// A slot on a disk without a cache of its own that writes single sectors.
+    #[must_use]
+    pub fn new(facts: SlotFacts, file: FileId) -> Self {
+        Self { facts, file, cached: false, unit: 1 }
+    }
 }
 
 /// What all workers of a region share.
@@ -167,10 +178,21 @@ pub struct Plan {
     pub shared: Arc<Shared>,
     /// Its slots, in the order that [`Routes`] numbered them.
     pub slots: Vec<SlotPlan>,
+    /// Requests it holds at most, in flight or parked.
+    pub requests: usize,
     /// Its counters.
     pub counters: Arc<Counters>,
     /// Takes the states of slots to keep.
     pub errands: Option<Errands>,
+}
+
+impl Plan {
+    /// A worker without slots, that holds as many requests as a worker does.
+    #[must_use]
+    pub fn new(id: WorkerId, shared: Arc<Shared>) -> Self {
+        let requests = limits::REQUESTS;
+        Self { id, shared, slots: Vec::new(), requests, counters: Arc::default(), errands: None }
+    }
 }
 
 /// A frame, or news of one, for the owner of a slot.

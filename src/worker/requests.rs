@@ -1,7 +1,8 @@
 //! The requests of one worker that wait for the disk or for each other.
 //!
 //! Not a cache: an entry lives from admission to reply.
-//! Invariant: as many entries as were made at start, never more; a ticket names at most one request.
+//! Invariant: as many entries as were made at start, never more; a ticket names at most one request; and a copy of a write
+//! hangs on exactly one write until that is answered.
 
 use crate::frame::{Buffer, Chunk, QueueId};
 use crate::limits;
@@ -42,6 +43,12 @@ pub struct Request {
     pub at: u32,
     /// Of a TRIM: the entry that is being freed.
     pub entry: u16,
+    /// It is equal to a write before it, does not run, and is answered with that.
+    pub is_copy: bool,
+    /// The next copy: of a write the first one, of a copy the one behind it.
+    pub copies: Option<u32>,
+    /// Of a command through the page cache that promises something: its number among those of its slot.
+    pub serial: Option<u64>,
 }
 
 impl Request {
@@ -49,6 +56,7 @@ impl Request {
     #[must_use]
     pub fn chunks(&self) -> usize {
         match (&self.headers, self.io.access) {
+            _ if self.is_copy => 1,
             (Headers::InBuffer, _) | (Headers::Beside(_), Access::Flush) => 1,
             (Headers::Beside(_), _) => 1 + limits::RUN_CHUNKS,
         }
@@ -70,14 +78,20 @@ impl Request {
 pub struct Requests {
     entries: Box<[Option<Request>]>,
     free: Vec<u32>,
+    /// How many there are of each slot.
+    of_slot: Box<[usize]>,
 }
 
 impl Requests {
-    /// Room for so many.
+    /// Room for so many, of so many slots.
     #[must_use]
-    pub fn new(most: usize) -> Self {
+    pub fn new(most: usize, slots: usize) -> Self {
         let most = u32::try_from(most).unwrap_or(u32::MAX);
-        Self { entries: (0..most).map(|_| None).collect(), free: (0..most).rev().collect() }
+        Self {
+            entries: (0..most).map(|_| None).collect(),
+            free: (0..most).rev().collect(),
+            of_slot: vec![0; slots].into_boxed_slice(),
+        }
     }
 
     /// Whether no more fits.
@@ -90,6 +104,12 @@ impl Requests {
     #[must_use]
     pub fn room(&self) -> usize {
         self.free.len()
+    }
+
+    /// How many there are of a slot.
+    #[must_use]
+    pub fn of_slot(&self, slot: u16) -> usize {
+        self.of_slot.get(usize::from(slot)).copied().unwrap_or(0)
     }
 
     /// How many there are.
@@ -108,8 +128,12 @@ impl Requests {
     ///
     /// # Errors
     /// Gives it back when there is no room.
+    #[allow(clippy::result_large_err, reason = "boxing would allocate for each frame")]
     pub fn insert(&mut self, request: Request) -> Result<u32, Request> {
         let Some(ticket) = self.free.pop() else { return Err(request) };
+        if let Some(held) = self.of_slot.get_mut(usize::from(request.slot)) {
+            *held += 1;
+        }
         self.entries[ticket as usize] = Some(request);
         Ok(ticket)
     }
@@ -128,6 +152,9 @@ impl Requests {
     pub fn remove(&mut self, ticket: u32) -> Option<Request> {
         let request = self.entries.get_mut(ticket as usize)?.take()?;
         self.free.push(ticket);
+        if let Some(held) = self.of_slot.get_mut(usize::from(request.slot)) {
+            *held = held.saturating_sub(1);
+        }
         Some(request)
     }
 

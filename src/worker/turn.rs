@@ -5,23 +5,25 @@
 
 mod changes;
 mod disk;
+mod doubts;
 mod wildcards;
 
 use self::changes::Changes;
 use self::disk::Asked;
+use self::doubts::Doubts;
 use super::counters::{Counter, Counters};
 use super::lane::Lane;
 use super::pace::{Bucket, Sources};
 use super::post::Mail;
 use super::requests::{Request, Requests};
-use super::{Control, Errands, HandOver, Homecoming, Plan, Shared, Wildcard};
+use super::{Control, Errands, HandOver, Homecoming, Plan, Shared, SlotPlan, Wildcard};
 use crate::frame::{
     Buffer, Chunk, Frame, LayoutError, Outgoing, Piece, Pool, PortId, QueueId, RunPool, WorkerId,
 };
 use crate::limits;
 use crate::net::{Flushed, Queue};
 use crate::protocol::Address;
-use crate::shelf::{self, Admitted, Decision, Refusal, Slot};
+use crate::shelf::{self, Admitted, Decision, Order, Refusal, Slot};
 use crate::storage::{Done, FileId, Storage};
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
@@ -60,7 +62,14 @@ pub struct Worker<Q: Queue, S: Storage> {
 /// What is behind a slot.
 struct Disk {
     file: FileId,
-    cached: bool,
+    /// Set where errors may be those of other commands.
+    doubts: Option<Doubts>,
+}
+
+impl Disk {
+    fn new(plan: &SlotPlan) -> Self {
+        Self { file: plan.file, doubts: plan.cached.then(Doubts::default) }
+    }
 }
 
 /// An announcement to make: a slot, on a port, from this host of its audience on.
@@ -120,7 +129,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
     /// # Errors
     /// When its chunks were given out before.
     pub fn new(plan: Plan, queues: Vec<Q>, storage: S) -> Result<Self, LayoutError> {
-        let Plan { id, shared, slots, counters, errands } = plan;
+        let Plan { id, shared, slots, requests, counters, errands } = plan;
         let mut lanes = Vec::with_capacity(queues.len());
         let mut lane_of_port = vec![None; shared.ports.len()];
         for queue in queues {
@@ -143,17 +152,24 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             runs: shared.layout.mint_runs(&shared.region, id)?,
             own_most: own.len(),
             own,
-            disks: slots.iter().map(|slot| Disk { file: slot.file, cached: slot.cached }).collect(),
+            disks: slots.iter().map(Disk::new).collect(),
             runs_of: vec![0; slots.len()],
             changes: slots.iter().map(|_| Changes::default()).collect(),
-            slots: slots.into_iter().map(|slot| Slot::new(slot.facts)).collect(),
+            requests: Requests::new(requests, slots.len()),
+            ready: VecDeque::with_capacity(requests),
+            slots: slots
+                .into_iter()
+                .map(|plan| {
+                    let mut slot = Slot::new(plan.facts);
+                    slot.order = Order::new(plan.unit);
+                    slot
+                })
+                .collect(),
             lanes,
             lane_of_port,
             holders,
             storage,
             counters,
-            requests: Requests::new(limits::REQUESTS),
-            ready: VecDeque::with_capacity(limits::REQUESTS),
             wildcards: VecDeque::with_capacity(limits::WILDCARDS),
             next_news: None,
             errands,

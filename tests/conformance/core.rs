@@ -81,11 +81,7 @@ fn start(pre: &Pre, disks: Vec<Vec<u8>>, kept: &HashMap<u8, SlotState>) -> Runni
     let slots: Vec<_> = slots(pre)
         .into_iter()
         .zip(disks)
-        .map(|(slot, disk)| SlotPlan {
-            facts: facts(pre, slot, kept),
-            file: storage.add(disk),
-            cached: false,
-        })
+        .map(|(slot, disk)| SlotPlan::new(facts(pre, slot, kept), storage.add(disk)))
         .collect();
     if let Some((verb, errno)) = &pre.fault {
         let verb = match verb.as_str() {
@@ -110,7 +106,8 @@ fn start(pre: &Pre, disks: Vec<Vec<u8>>, kept: &HashMap<u8, SlotState>) -> Runni
     });
     let (to, errands) = sync_channel(8);
     let counters = Arc::new(Counters::default());
-    let plan = Plan { id: WorkerId(0), shared, slots, counters: Arc::clone(&counters), errands: Some(to) };
+    let plan =
+        Plan { slots, counters: Arc::clone(&counters), errands: Some(to), ..Plan::new(WorkerId(0), shared) };
     let worker = Worker::new(plan, vec![queue], storage).unwrap();
     worker.post().command(Control::Announce).unwrap();
     Running { worker, wire, errands, counters, now: Duration::ZERO }

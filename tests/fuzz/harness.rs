@@ -249,16 +249,12 @@ impl World {
             let mut slots = Vec::new();
             for (slot, _) in (0..3u8).zip(owners).filter(|(_, owner)| owner.0 == w) {
                 let facts = facts(address(slot), form.rotate_left(slot.into()));
-                slots.push(SlotPlan {
-                    facts,
-                    file: storage.add(vec![slot; SECTORS as usize * 512]),
-                    cached: false,
-                });
+                slots.push(SlotPlan::new(facts, storage.add(vec![slot; SECTORS as usize * 512])));
             }
             let counter = Arc::new(Counters::default());
             counters.push(Arc::clone(&counter));
             let (shared, errands) = (Arc::clone(&shared), Some(errands.clone()));
-            let plan = Plan { id: WorkerId(w), shared, slots, counters: counter, errands };
+            let plan = Plan { slots, counters: counter, errands, ..Plan::new(WorkerId(w), shared) };
             workers.push(Worker::new(plan, vec![queue], storage).expect("a worker"));
             wires.push(wire);
         }

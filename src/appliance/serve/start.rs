@@ -152,7 +152,7 @@ impl Appliance {
             let spin_us = config.workers.spin_us.unwrap_or(if alone { ISOLATED_SPIN_US } else { 0 });
             let seat = Seat { cpu: Some(cpu), spin: Duration::from_micros(spin_us.into()) };
             let (shared, counters) = (Arc::clone(&shared), Arc::clone(&counters[usize::from(id.0)]));
-            let plan = Plan { id, shared, slots: Vec::new(), counters, errands: Some(errands.clone()) };
+            let plan = Plan { counters, errands: Some(errands.clone()), ..Plan::new(id, shared) };
             spawn(&mut crew, plan, queues, slots, seat)?;
         }
         // The clerk ends when no worker can ask it for anything any more.
@@ -639,7 +639,7 @@ fn spawn(
     for (file, slot) in (0..).map(FileId).zip(slots) {
         // What is in RAM is written nowhere else, so that no error comes late.
         let cached = slot.device.alignment().is_none() && slot.device.durability() != Durability::Ram;
-        plan.slots.push(SlotPlan { facts: slot.facts, file, cached });
+        plan.slots.push(SlotPlan { cached, ..SlotPlan::new(slot.facts, file) });
         devices.push(slot.device);
     }
     let id = plan.id;

@@ -1,12 +1,13 @@
 use super::*;
-use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerShare};
+use crate::frame::{Buffer, Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerShare};
 use crate::limits;
 use crate::net::memory::{MemoryConfig, MemoryQueue, Wire};
 use crate::net::{Flushed, Lent};
 use crate::protocol::Mac;
 use crate::shelf::{Routes, SlotFacts};
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{Done, FileId, Job, Woken};
+
+use crate::storage::{Done, FileId, Job, Ticket, Woken};
 use crate::worker::{Counter, Counters, Port, QueuePlace, Ringer, SlotPlan, WorkerPost};
 use std::convert::Infallible;
 
@@ -29,6 +30,9 @@ impl Storage for Resting {
     }
     fn in_flight(&self) -> usize {
         self.storage.in_flight()
+    }
+    fn lent(&self, ticket: Ticket) -> Option<&Buffer> {
+        self.storage.lent(ticket)
     }
     fn resized(&mut self, file: FileId, bytes: u64) {
         self.storage.resized(file, bytes);
@@ -86,11 +90,10 @@ fn crew_on<Q: Queue + Send + 'static>(
     for w in 0..workers {
         let mut storage = MemoryStorage::new(Arc::clone(&shared.region), disk_capacity);
         let facts = SlotFacts::new(address(w), 64);
-        let slots = vec![SlotPlan { facts, file: storage.add(vec![w as u8; 64 * 512]), cached: false }];
+        let slots = vec![SlotPlan::new(facts, storage.add(vec![w as u8; 64 * 512]))];
         let counter = Arc::new(Counters::default());
         counters.push(Arc::clone(&counter));
-        let plan =
-            Plan { id: WorkerId(w), shared: Arc::clone(&shared), slots, counters: counter, errands: None };
+        let plan = Plan { slots, counters: counter, ..Plan::new(WorkerId(w), Arc::clone(&shared)) };
         let queues = if w == 0 { queue.take().into_iter().collect() } else { vec![] };
         let ours = Arc::clone(&shared);
         let make =
@@ -158,24 +161,12 @@ fn a_worker_that_cannot_start_says_why() {
     #[error("no")]
     struct No;
     let (crew, _, _, shared) = crew(1, 1);
-    let plan = Plan {
-        id: WorkerId(0),
-        shared: Arc::clone(&shared),
-        slots: vec![],
-        counters: Arc::default(),
-        errands: None,
-    };
+    let plan = Plan::new(WorkerId(0), Arc::clone(&shared));
     let mut other = Crew::new(Arc::clone(&shared));
     let error =
         other.spawn::<MemoryQueue, Resting, No>(plan, vec![], Seat::default(), |_| Err(No)).unwrap_err();
     assert!(matches!(error, SpawnError::Storage(No)));
-    let plan = Plan {
-        id: WorkerId(0),
-        shared: Arc::clone(&shared),
-        slots: vec![],
-        counters: Arc::default(),
-        errands: None,
-    };
+    let plan = Plan::new(WorkerId(0), Arc::clone(&shared));
     let seat = Seat { cpu: Some(1023), ..Seat::default() };
     let error = other.spawn::<MemoryQueue, Resting, No>(plan, vec![], seat, |_| Err(No)).unwrap_err();
     assert!(error.to_string().starts_with("cannot pin worker 0 to CPU 1023: "), "{error}");

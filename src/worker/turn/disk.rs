@@ -2,8 +2,10 @@
 //!
 //! Not here: how the disk is reached (`storage`), or which commands there are (`shelf`).
 //! Invariant: a command is answered only after the storage has given its buffer back, and as good only if all of it is
-//! done, and durable where that was promised.
+//! done, and durable where that was promised. A write equal in source, range and bytes to one in flight is a copy that was
+//! sent again: it does not run, and is answered with the one before.
 
+use super::doubts::Doubts;
 use super::{Core, outgoing};
 use crate::frame::{Buffer, Chunk, Frame, Outgoing, Piece, Run};
 use crate::limits;
@@ -29,12 +31,16 @@ pub(super) struct Asked<'a> {
 impl<Q: Queue, S: Storage> Core<Q, S> {
     /// Finds memory for a command, and its turn.
     pub(super) fn start(&mut self, shared: &Shared, frame: Frame, asked: Asked<'_>) {
-        let Asked { admitted, slot, wildcard, io, ata } = asked;
+        let slot = asked.slot;
         // A slot never has more than is left for the others: a device that hangs would take all there is, and the
         // hosts of the others would wait with its own.
-        if self.requests.is_full() || self.slots[usize::from(slot)].order.len() > self.requests.room() {
+        if self.requests.is_full() || self.requests.of_slot(slot) > self.requests.room() {
             return self.drop_frame(shared, frame, Counter::DropRequests);
         }
+        if let Some(first) = self.equal_write(shared, &frame, &asked) {
+            return self.hang_on(shared, frame, &asked, first);
+        }
+        let Asked { admitted, slot, wildcard, io, ata } = asked;
         // What a wildcard asks of the disk keeps a chunk of our own until the disk has answered. Those of a device that hangs
         // must not be all there are: nobody could discover a slot any more.
         if wildcard && self.own.len() < self.own_most / 2 {
@@ -81,6 +87,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             buffer: Some(buffer),
             at,
             entry: 0,
+            is_copy: false,
+            copies: None,
+            serial: None,
         };
         if io.access == Access::Trim {
             let checked =
@@ -102,7 +111,58 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         }
     }
 
-    /// Answers a command that turns out to need no disk.
+    /// The write in flight that this is a copy of.
+    ///
+    /// It may be behind a newer write to the same sectors by now: to run it again would put its data over those. Whoever sent
+    /// it has no answer to the first yet, so that the two are one to it.
+    fn equal_write(&self, shared: &Shared, frame: &Frame, asked: &Asked<'_>) -> Option<u32> {
+        if !asked.io.access.writes() {
+            return None;
+        }
+        self.slots[usize::from(asked.slot)].order.equal(asked.io).find(|&ticket| {
+            let same = |first: &&Request| {
+                first.admitted.ethernet.source == asked.admitted.ethernet.source
+                    && first.buffer.as_ref().or_else(|| self.storage.lent(Ticket(ticket))).is_some_and(
+                        |buffer| holds(shared, frame, asked, buffer_bytes(shared, buffer, first)),
+                    )
+            };
+            self.requests.get(ticket).filter(same).is_some()
+        })
+    }
+
+    /// Keeps the headers of a copy until the write `first` is answered.
+    fn hang_on(&mut self, shared: &Shared, frame: Frame, asked: &Asked<'_>, first: u32) {
+        let Frame { queue, head, rest } = frame;
+        self.recycle_pieces(shared, rest);
+        let copy = Request {
+            slot: asked.slot,
+            wildcard: asked.wildcard,
+            queue,
+            admitted: *asked.admitted,
+            ata: asked.ata,
+            io: asked.io,
+            offset: head.offset,
+            headers: Headers::Beside(head.chunk),
+            buffer: Some(Buffer::None),
+            at: 0,
+            entry: 0,
+            is_copy: true,
+            copies: self.requests.get(first).and_then(|first| first.copies),
+            serial: None,
+        };
+        match self.requests.insert(copy) {
+            Ok(ticket) => {
+                self.counters.count(Counter::Duplicates);
+                if let Some(first) = self.requests.get_mut(first) {
+                    first.copies = Some(ticket);
+                }
+            }
+            // There was room, or we would not be here.
+            Err(copy) => self.abandon(shared, copy),
+        }
+    }
+
+    /// Answers a command whose buffer is not with the disk.
     fn answer_at_once(&mut self, shared: &Shared, mut request: Request, outcome: Outcome) {
         let buffer = request.buffer.take().unwrap_or(Buffer::None);
         self.give_back(shared, request, buffer, outcome);
@@ -153,12 +213,20 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             len,
         };
         match self.storage.submit(job) {
-            Ok(()) => self.counters.count(match verb {
-                Verb::Read => Counter::Reads,
-                Verb::Write | Verb::WriteThrough => Counter::Writes,
-                Verb::Flush => Counter::Flushes,
-                Verb::Discard => Counter::Trims,
-            }),
+            Ok(()) => {
+                self.counters.count(match verb {
+                    Verb::Read => Counter::Reads,
+                    Verb::Write | Verb::WriteThrough => Counter::Writes,
+                    Verb::Flush => Counter::Flushes,
+                    Verb::Discard => Counter::Trims,
+                });
+                if let Some(doubts) = self.disks[usize::from(request.slot)].doubts.as_mut() {
+                    // Once for a TRIM, however many ranges it has.
+                    if io.access.promises() && request.serial.is_none() {
+                        request.serial = Some(doubts.begin());
+                    }
+                }
+            }
             Err(job) => {
                 request.buffer = Some(job.buffer);
                 self.ready.push_back(ticket);
@@ -177,7 +245,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         any
     }
 
-    /// A command has ended: the next ones may run, and it is answered.
+    /// The disk has done with a command, or with a range of a TRIM.
     pub(super) fn complete(&mut self, shared: &Shared, done: Done) {
         let Done { ticket, buffer, result } = done;
         if result.is_ok() && self.has_more(shared, ticket.0, &buffer) {
@@ -187,12 +255,32 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             }
             return self.ready.push_back(ticket.0);
         }
-        let Some(request) = self.requests.remove(ticket.0) else {
+        let Some(request) = self.requests.get_mut(ticket.0) else {
             self.counters.count(Counter::Defects);
             return self.free_buffer(shared, buffer);
         };
+        request.buffer = Some(buffer);
+        let at = usize::from(request.slot);
+        let (Some(doubts), Some(serial)) = (self.disks[at].doubts.as_mut(), request.serial.take()) else {
+            return self.conclude(shared, ticket.0, result);
+        };
+        doubts.end(serial);
+        match result {
+            Ok(()) => doubts.hold(ticket.0),
+            Err(_) => self.conclude(shared, ticket.0, result),
+        }
+        while let Some(next) = self.disks[at].doubts.as_mut().and_then(Doubts::release) {
+            self.conclude(shared, next, Ok(()));
+        }
+    }
+
+    /// A command has ended: the next ones may run, and it is answered, and its copies with it.
+    fn conclude(&mut self, shared: &Shared, ticket: u32, result: Result<(), Failure>) {
+        let Some(mut request) = self.requests.remove(ticket) else {
+            return self.counters.count(Counter::Defects);
+        };
         let slot = &mut self.slots[usize::from(request.slot)];
-        slot.order.end(ticket.0, |next| self.ready.push_back(next));
+        slot.order.end(ticket, |next| self.ready.push_back(next));
         let access = request.io.access;
         let outcome = match result {
             // The kernel reports the loss of cached data once, to whichever command asks first: after one failed, the
@@ -201,7 +289,8 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             Ok(()) => Outcome::GOOD,
             Err(failure) => {
                 self.counters.count(Counter::DiskErrors);
-                outcome_of(slot, self.disks[usize::from(request.slot)].cached, request.io, failure)
+                let cached = self.disks[usize::from(request.slot)].doubts.is_some();
+                outcome_of(slot, cached, request.io, failure)
             }
         };
         if outcome == Outcome::GOOD {
@@ -213,7 +302,12 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 Access::Verify | Access::Trim | Access::Flush => {}
             }
         }
-        self.give_back(shared, request, buffer, outcome);
+        let mut next = request.copies.take();
+        self.answer_at_once(shared, request, outcome);
+        while let Some(mut copy) = next.and_then(|ticket| self.requests.remove(ticket)) {
+            next = copy.copies.take();
+            self.answer_at_once(shared, copy, outcome);
+        }
     }
 
     /// Whether a TRIM has ranges left. `buffer` holds its pages.
@@ -345,6 +439,24 @@ fn buffer_bytes<'a>(shared: &'a Shared, buffer: &'a Buffer, request: &Request) -
         Buffer::Chunk(chunk) => shared.region.bytes(chunk, at, len),
         Buffer::Run(run) => shared.region.run_bytes(run, at, len),
     }
+}
+
+/// Whether a write that has just arrived has this data.
+fn holds(shared: &Shared, frame: &Frame, asked: &Asked<'_>, data: &[u8]) -> bool {
+    let mut skip = asked.admitted.data_at();
+    let mut left = data;
+    for piece in std::iter::once(&frame.head).chain(&frame.rest) {
+        let len = usize::from(piece.len);
+        let from = skip.min(len);
+        skip -= from;
+        let here = shared.region.bytes(&piece.chunk, usize::from(piece.offset) + from, len - from);
+        let (mine, rest) = left.split_at(here.len().min(left.len()));
+        if here[..mine.len()] != *mine {
+            return false;
+        }
+        left = rest;
+    }
+    left.is_empty()
 }
 
 /// Copies the data of a write, spread over the pieces of its frame, into one buffer.

@@ -38,6 +38,8 @@ struct Shape {
     pieces: usize,
     sectors: u8,
     cached: bool,
+    unit: u32,
+    requests: usize,
     net: MemoryConfig,
 }
 
@@ -54,6 +56,8 @@ impl Default for Shape {
             pieces: 3,
             sectors: 16,
             cached: false,
+            unit: 1,
+            requests: limits::REQUESTS,
             net: MemoryConfig { fill: 32, rx: 32, tx: 32, completion: 32, ..MemoryConfig::default() },
         }
     }
@@ -127,7 +131,11 @@ impl World {
             for (i, _) in shape.slots.iter().enumerate().filter(|(_, owner)| **owner == w) {
                 let disk = (0..SECTORS).flat_map(|lba| fresh(i as u8, lba)).collect();
                 let facts = SlotFacts { trim: true, ..SlotFacts::new(address(i), SECTORS as u64) };
-                slots.push(SlotPlan { facts, file: storage.add(disk), cached: shape.cached });
+                slots.push(SlotPlan {
+                    cached: shape.cached,
+                    unit: shape.unit,
+                    ..SlotPlan::new(facts, storage.add(disk))
+                });
             }
             let ours = queues
                 .iter_mut()
@@ -137,11 +145,11 @@ impl World {
                 .collect();
             let counter = Arc::new(Counters::default());
             let plan = Plan {
-                id: WorkerId(w),
-                shared: Arc::clone(&shared),
                 slots,
+                requests: shape.requests,
                 counters: Arc::clone(&counter),
                 errands: Some(errands.clone()),
+                ..Plan::new(WorkerId(w), Arc::clone(&shared))
             };
             workers.push(Worker::new(plan, ours, storage).unwrap());
             counters.push(counter);
@@ -509,9 +517,11 @@ fn a_late_duplicate_write_cannot_undo_a_newer_one() {
     let mut world = World::new(&Shape::default());
     world.workers[0].storage_mut().schedule(Schedule::Held);
     let (old, new) = (data(1, 2), data(2, 2));
-    // The write, its copy under a new tag, the newer write: all at the disk at once if nothing held them back.
+    // The write, another host's of the same data, the newer write: all at the disk at once if nothing held them back.
     for (tag, bytes) in [(1, &old), (2, &old), (3, &new)] {
-        world.send(0, &write(0, tag, 10, bytes));
+        let mut frame = write(0, tag, 10, bytes);
+        frame[11] ^= u8::from(tag == 2);
+        world.send(0, &frame);
     }
     world.send(0, &read(0, 4, 11, 1));
     let mut tags = Vec::new();
@@ -530,6 +540,132 @@ fn a_late_duplicate_write_cannot_undo_a_newer_one() {
     assert_eq!(world.total(Counter::Parked), 3);
     world.settle();
     world.accounted();
+}
+
+/// A write, a newer one to the same sectors, and then the first again under a new tag, because its answer takes long.
+#[test]
+fn a_copy_of_a_write_in_flight_is_answered_with_it_and_does_not_run() {
+    // In place, in a run, and spread over chunks.
+    for sectors in [2, 7, 8, 16] {
+        let mut world = World::new(&Shape::default());
+        world.workers[0].storage_mut().schedule(Schedule::Held);
+        let (old, new) = (data(1, sectors), data(2, sectors));
+        for (tag, bytes) in [(1, &old), (2, &new), (3, &old), (4, &new), (5, &old)] {
+            world.send(0, &write(0, tag, 10, bytes));
+            world.turn();
+        }
+        assert_eq!(world.total(Counter::Duplicates), 3, "{sectors} sectors");
+        assert_eq!(world.workers[0].storage_mut().release(1), 1);
+        world.turn();
+        let mut tags: Vec<_> = world.replies(0).iter().map(|r| (tag_of(r), r[27])).collect();
+        tags.sort_unstable();
+        assert_eq!(tags, [(1, 0x40), (3, 0x40), (5, 0x40)], "with the first, not behind the newer one");
+        assert_eq!(world.workers[0].storage_mut().release(1), 1);
+        world.settle();
+        let mut tags: Vec<_> = world.replies(0).iter().map(|r| tag_of(r)).collect();
+        tags.sort_unstable();
+        assert_eq!(tags, [2, 4]);
+        assert_eq!(world.total(Counter::Writes), 2);
+        assert!(world.disk(0, 0)[10 * 512..(10 + sectors) * 512] == new);
+        world.accounted();
+        // Once it is answered, the same again is a new write.
+        world.workers[0].storage_mut().schedule(Schedule::InOrder);
+        assert_eq!(world.ask(&write(0, 6, 10, &old)).len(), 1);
+        assert!(world.disk(0, 0)[10 * 512..(10 + sectors) * 512] == old);
+    }
+}
+
+#[test]
+fn only_what_is_equal_in_source_range_kind_and_bytes_is_a_copy() {
+    let bytes = data(1, 4);
+    let mut other = bytes.clone();
+    other[4 * 512 - 1] ^= 1;
+    let through = |tag, lba, data: &[u8]| ata(0, tag, 0x3d, lba, 4, data);
+    let mut stranger = write(0, 2, 10, &bytes);
+    stranger[11] ^= 1;
+    for frame in [
+        stranger,
+        write(0, 2, 11, &bytes),
+        write(0, 2, 10, &bytes[..512]),
+        write(0, 2, 10, &other),
+        through(2, 10, &bytes),
+    ] {
+        let mut world = World::new(&Shape::default());
+        world.workers[0].storage_mut().schedule(Schedule::Held);
+        world.send(0, &write(0, 1, 10, &bytes));
+        world.send(0, &frame);
+        world.turn();
+        assert_eq!((world.total(Counter::Duplicates), world.total(Counter::Parked)), (0, 1));
+        world.workers[0].storage_mut().schedule(Schedule::InOrder);
+        world.settle();
+        assert_eq!(world.total(Counter::Writes), 2);
+        assert_eq!(world.replies(0).len(), 2);
+        world.accounted();
+    }
+}
+
+#[test]
+fn a_copy_fails_with_its_write_and_takes_no_more_than_its_share() {
+    let mut world = World::new(&Shape { requests: 8, ..Shape::default() });
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    world.workers[0].storage_mut().fail(FileId(0), Verb::Write, Fault::once(Failure::Errno(libc::EIO)));
+    for tag in 0..8 {
+        world.send(0, &write(0, tag, 10, &data(1, 9)));
+        world.turn();
+    }
+    let copies = world.total(Counter::Duplicates);
+    assert_eq!((copies, world.total(Counter::DropRequests)), (4, 3), "of 8 requests, one slot has 5 at most");
+    world.workers[0].storage_mut().release(1);
+    world.settle();
+    let status: Vec<_> = world.replies(0).iter().map(|r| r[27]).collect();
+    assert_eq!(status, [0x61; 5]);
+    world.accounted();
+}
+
+/// Through the page cache the loss of one write may be told to another, and the write that was lost may hear that all is
+/// well: it must not be answered before the other has ended.
+#[test]
+fn through_the_page_cache_a_good_end_waits_for_what_was_at_the_disk_with_it() {
+    for fails in [true, false] {
+        let mut world = World::new(&Shape { cached: true, ..Shape::default() });
+        let storage = world.workers[0].storage_mut();
+        storage.schedule(Schedule::Held);
+        for tag in 0..3 {
+            world.send(0, &write(0, tag, 8 * tag as usize, &data(tag as u8, 2)));
+        }
+        world.turn();
+        let tickets: Vec<_> = world.workers[0].storage_mut().waiting().collect();
+        assert!(world.workers[0].storage_mut().release_ticket(tickets[1]));
+        world.turn();
+        // It begins after the other has ended, so that its end need not be waited for.
+        world.send(0, &write(0, 3, 40, &data(3, 2)));
+        // What overlaps waits for the answer, and a copy is still one.
+        world.send(0, &write(0, 4, 8, &data(1, 2)));
+        world.send(0, &read(0, 5, 9, 1));
+        world.turn();
+        assert_eq!(world.replies(0).len(), 0);
+        assert_eq!(world.total(Counter::Duplicates), 1);
+        world.workers[0].storage_mut().release_ticket(tickets[2]);
+        world.turn();
+        assert_eq!(world.replies(0).len(), 0);
+        if fails {
+            let fault = Fault::once(Failure::Errno(libc::EIO));
+            world.workers[0].storage_mut().fail(FileId(0), Verb::Write, fault);
+        }
+        world.workers[0].storage_mut().release_ticket(tickets[0]);
+        world.turn();
+        let mut status: Vec<_> = world.replies(0).iter().map(|r| (tag_of(r), r[27])).collect();
+        status.sort_unstable();
+        // What failed does not wait; the fourth is at the disk yet, and was not when the second ended.
+        let want = if fails { &[(0, 0x61), (1, 0x61), (4, 0x61)][..] } else { &[(1, 0x40), (4, 0x40)] };
+        assert_eq!(status, want, "fails: {fails}");
+        world.workers[0].storage_mut().schedule(Schedule::InOrder);
+        world.settle();
+        let rest: Vec<_> = world.replies(0).iter().map(|r| r[27]).collect();
+        assert_eq!(rest.len() + status.len(), 6);
+        assert_eq!(rest.iter().filter(|status| **status == 0x61).count(), if fails { 2 } else { 0 });
+        world.accounted();
+    }
 }
 
 #[test]
@@ -1145,6 +1281,8 @@ fn shapes() -> impl Strategy<Value = Shape> {
             pieces,
             sectors: if pieces == 1 { 4 } else { 16 },
             cached: false,
+            unit: 1,
+            requests: limits::REQUESTS,
             net: MemoryConfig { fill, rx: 16, tx, completion: tx, ..MemoryConfig::default() },
         },
     )
