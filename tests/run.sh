@@ -10,6 +10,7 @@
 #   integration  tests/*.rs, but for the next
 #   e2e          the real binary between network namespaces (root)
 #   loom         the rings between workers under every interleaving
+#   outages      the real binary killed under verified load, again and again (root)
 #   vm           the Linux initiator in a virtual machine, a quick choice of cases (root)
 #   vm-all       the same, all cases
 #   bare         install, build and test in bare Debian roots (root)
@@ -20,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tests/lib.sh
 . tests/lib.sh
 
-gate=(style unit integration loom e2e vm)
+gate=(style unit integration loom e2e outages vm)
 case ${1:-} in
 -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit 0 ;;
 esac
@@ -28,11 +29,11 @@ groups=("$@")
 [ $# -gt 0 ] || groups=("${gate[@]}")
 for group in "${groups[@]}"; do
     case $group in
-    style | unit | integration | e2e | loom | vm | vm-all | bare) ;;
+    style | unit | integration | e2e | loom | outages | vm | vm-all | bare) ;;
     *) echo "tests/run.sh: no group $group; try --help" >&2 && exit 2 ;;
     esac
     case $group in
-    e2e | vm | vm-all | bare)
+    e2e | outages | vm | vm-all | bare)
         if [ "$(id -u)" != 0 ]; then
             echo "tests/run.sh: $group needs root: sudo make test (make test-unit does without)" >&2
             exit 2
@@ -44,7 +45,7 @@ done
 export CARGO_TERM_COLOR=never NO_COLOR=1
 target=${CARGO_TARGET_DIR:-target}
 deps=()
-[[ " ${groups[*]} " =~ \ (style|integration|e2e)\  ]] && deps=(--tests)
+[[ " ${groups[*]} " =~ \ (style|integration|e2e|outages)\  ]] && deps=(--tests)
 deploy/install-build-deps "${deps[@]}"
 
 # Whatever root makes below target/ or beside the tests belongs to the caller in the end.
@@ -183,6 +184,13 @@ for group in "${groups[@]}"; do
     loom)
         # Optimized: a model runs its body some hundred thousand times.
         if build loom --package xshelf-loom --lib --release; then run_list loom "$logs/loom.list" '^lib '; fi
+        ;;
+    outages)
+        if build_tests && build outages --package xshelf-torment --lib --tests; then
+            export XSHELF_BIN=${logs%/test-logs}/debug/xshelf
+            run_list outages "$logs/outages.list" '^(lib|test) '
+            unset XSHELF_BIN
+        fi
         ;;
     vm | vm-all)
         status=0

@@ -1,0 +1,34 @@
+//! What the tests torment xshelf with: a client that remembers every acknowledgement across deaths of the target, two
+//! network namespaces with a cable between them, and an xshelf to kill.
+//!
+//! Not here: what is done to it (`tests/powercut` and others), or disks that fail (`tests/faultdisk`).
+//! Invariant: the client accepts of a sector only what was acknowledged last, or what was in flight behind that when the
+//! target was lost; it never forgets an acknowledgement.
+//!
+//! ```no_run
+//! # use xshelf_torment::{Cable, Client, End, INITIATOR, Lab, Options, Shelf};
+//! # use std::time::Duration;
+//! let lab = Lab::new("example", Cable::default()).expect("root");
+//! let image = lab.image("disk", 4 << 20);
+//! let arguments = [format!("7.0={}", image.display())];
+//! let mut shelf = Shelf::start(&lab, "/tmp/xshelf".as_ref(), &arguments);
+//! let addresses = ["7.0".parse().unwrap()];
+//! let mut client = lab.within(End::Initiator, move || Client::new(INITIATOR, &addresses, Options::default())).unwrap();
+//! client.run_for(Duration::from_secs(1)).unwrap();
+//! shelf.kill(); // what is in flight is sent again until the next one answers
+//! shelf = Shelf::start(&lab, "/tmp/xshelf".as_ref(), &arguments);
+//! client.run_for(Duration::from_secs(1)).unwrap();
+//! let report = client.check_all().unwrap();
+//! assert!(report.is_clean(), "{report}");
+//! shelf.stop();
+//! ```
+
+mod client;
+mod history;
+mod lab;
+mod shelf;
+
+pub use client::{Client, Options, Report, Tally};
+pub use history::{Finding, Slot, Wrong};
+pub use lab::{Cable, End, INITIATOR, Lab, TARGET};
+pub use shelf::Shelf;

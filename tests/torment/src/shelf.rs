@@ -1,0 +1,138 @@
+//! An `xshelf serve` that is started, killed and started again.
+//!
+//! Not here: what it serves.
+//! Invariant: it never outlives its [`Shelf`].
+
+use crate::lab::{End, Lab, TARGET};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// A guard against hangs, no measure of anything.
+const GUARD: Duration = Duration::from_secs(120);
+
+/// A running shelf.
+#[derive(Debug)]
+pub struct Shelf {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Shelf {
+    /// Starts `binary serve --interface tgt0` with these arguments besides in the target's namespace, and waits until it
+    /// says READY. What it says is added to `log` in the lab's directory.
+    ///
+    /// # Panics
+    /// When it ends before, or is not ready in two minutes.
+    #[must_use]
+    #[track_caller]
+    pub fn start<S: AsRef<OsStr>>(lab: &Lab, binary: &Path, arguments: &[S]) -> Self {
+        match Self::try_start(lab, binary, arguments) {
+            Ok(shelf) => shelf,
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    /// The same; says why it did not start.
+    ///
+    /// # Errors
+    /// When it ends before it is ready: how, and what it said.
+    #[track_caller]
+    pub fn try_start<S: AsRef<OsStr>>(lab: &Lab, binary: &Path, arguments: &[S]) -> Result<Self, String> {
+        let mut command = Command::new(binary);
+        let mut all: Vec<OsString> = ["serve", "--interface", TARGET].map(OsString::from).to_vec();
+        all.extend(arguments.iter().map(|a| a.as_ref().to_owned()));
+        command.args(&all);
+        lab.enter(End::Target, &mut command);
+        let log = lab.path("log");
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let before = file.metadata().unwrap().len() as usize;
+        let path = lab.path("notify");
+        let _ = fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path).unwrap();
+        notify.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        command.env("NOTIFY_SOCKET", &path).stdout(file.try_clone().unwrap()).stderr(file);
+        let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
+        let mut shelf = Self { child, log };
+        let until = Instant::now() + GUARD;
+        let mut buffer = [0; 65536];
+        loop {
+            if let Ok(n) = notify.recv(&mut buffer) {
+                if String::from_utf8_lossy(&buffer[..n]).lines().any(|line| line == "READY=1") {
+                    return Ok(shelf);
+                }
+            } else if let Some(status) = shelf.child.try_wait().unwrap() {
+                let log = shelf.log();
+                return Err(format!(
+                    "it ended before it was ready: {status}\n{}",
+                    &log[before.min(log.len())..]
+                ));
+            }
+            assert!(Instant::now() < until, "it does not become ready\n{}", shelf.log());
+        }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What all shelves of the lab said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends SIGKILL and does not wait; see [`Shelf::end`].
+    pub fn shoot(&mut self) {
+        self.child.kill().unwrap();
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.shoot();
+        self.end();
+    }
+
+    /// Stops it as systemd does.
+    ///
+    /// # Panics
+    /// When it does not end with 0.
+    #[track_caller]
+    pub fn stop(self) {
+        // SAFETY: the child is ours and not yet waited for, so the number names it and nobody else.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        let log = self.log.clone();
+        let status = self.end();
+        assert_eq!(status.code(), Some(0), "{status}\n{}", fs::read_to_string(log).unwrap_or_default());
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in two minutes.
+    #[track_caller]
+    pub fn end(mut self) -> ExitStatus {
+        let until = Instant::now() + GUARD;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "it does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
