@@ -5,8 +5,10 @@
 //! dropping one is a defect that panics in debug builds and is counted in release builds.
 
 mod layout;
+mod ledger;
 mod pool;
 mod region;
+mod sync;
 
 pub use layout::{Home, Layout, LayoutError, Pool, WorkerShare};
 pub use pool::RunPool;

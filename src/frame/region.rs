@@ -1,19 +1,16 @@
 //! The memory that chunks lie in, and the ledger that says whether we or the kernel hold each of them.
 //!
 //! Not a pool: it hands out every token once and lets bytes be seen only through a token.
-//! Invariant: a chunk's ledger entry is `OWNED` exactly while a [`Chunk`] token for it exists.
+//! Invariant: a chunk is ours by the ledger exactly while a [`Chunk`] token for it exists. Debug builds check that at every
+//! touch of its bytes.
 #![allow(unsafe_code)]
 
+use super::ledger::Ledger;
 use super::{Buffer, Chunk, Run};
 use crate::limits;
 use std::alloc::{Layout as Memory, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
-
-const UNBORN: u8 = 0;
-const OWNED: u8 = 1;
-const LENT: u8 = 2;
 
 /// An address came back that we never lent: a defect of ours or of a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +23,7 @@ pub struct Forged {
 /// Frame memory of one UMEM (or ordinary memory in tests), shared by all workers.
 pub struct Region {
     base: NonNull<u8>,
-    ledger: Box<[AtomicU8]>,
+    ledger: Ledger,
     /// Keeps the mapping alive as long as the region.
     _keeper: Box<dyn Any + Send + Sync>,
 }
@@ -60,8 +57,7 @@ impl Region {
     /// `keeper` lives; nobody else (but the kernel, for addresses lent to it) touches those bytes.
     #[must_use]
     pub unsafe fn new(base: NonNull<u8>, chunks: u32, keeper: Box<dyn Any + Send + Sync>) -> Self {
-        let ledger = (0..chunks).map(|_| AtomicU8::new(UNBORN)).collect();
-        Self { base, ledger, _keeper: keeper }
+        Self { base, ledger: Ledger::new(chunks), _keeper: keeper }
     }
 
     /// A region in ordinary memory, for tests and simulation.
@@ -99,25 +95,20 @@ impl Region {
     /// Whether the region has no chunk.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ledger.is_empty()
+        self.ledger.len() == 0
     }
 
     /// The token of a chunk, which is given out once; `None` when it was already, or is out of range.
     pub fn mint(&self, index: u32) -> Option<Chunk> {
-        let entry = self.ledger.get(index as usize)?;
-        entry.compare_exchange(UNBORN, OWNED, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        Some(Chunk(index))
+        self.ledger.mint(index).then(|| Chunk(index))
     }
 
     /// Gives a chunk to the kernel. The address comes back through [`Region::adopt`].
     #[must_use]
     pub fn lend(&self, chunk: Chunk) -> u64 {
         let address = chunk.address();
-        let index = chunk.forget();
-        if let Some(entry) = self.ledger.get(index as usize) {
-            // Release: what we wrote to the chunk happens before the kernel, or whoever adopts it, sees it.
-            entry.store(LENT, Ordering::Release);
-        }
+        let lent = self.ledger.lend(chunk.forget());
+        debug_assert!(lent, "the chunk at {address:#x} was given away twice, or is one of another region");
         address
     }
 
@@ -128,12 +119,16 @@ impl Region {
     pub fn adopt(&self, address: u64) -> Result<Chunk, Forged> {
         let forged = Forged { address };
         let index = u32::try_from(address / limits::CHUNK as u64).map_err(|_| forged)?;
-        let entry = self.ledger.get(index as usize).ok_or(forged)?;
-        entry.compare_exchange(LENT, OWNED, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| forged)?;
-        Ok(Chunk(index))
+        self.ledger.adopt(index).then(|| Chunk(index)).ok_or(forged)
     }
 
     fn span(&self, index: u32, chunks: usize, offset: usize, len: usize) -> (NonNull<u8>, usize) {
+        debug_assert!(
+            (index..)
+                .take(chunks)
+                .all(|index| self.ledger.is_owned(index) || index as usize >= self.ledger.len()),
+            "a token for chunk {index}, which the kernel has"
+        );
         // A token of another region could name a chunk that is not here: none of its bytes are.
         let start = (index as usize * limits::CHUNK).min(self.len());
         let room = (chunks * limits::CHUNK).min(self.len() - start);

@@ -1,4 +1,4 @@
-//! Every interleaving of the rings between workers, as loom explores them.
+//! Every interleaving of the rings between workers, and of the ledger of chunks, as loom explores them.
 //!
 //! The files under test are the production ones; only the primitives they are written against are loom's here. The
 //! ring's own insides are crossbeam's and tested there: its model shows a receiver no more than crossbeam promises, so
@@ -7,13 +7,16 @@
 #[path = "../../../src/worker/bell.rs"]
 #[allow(dead_code)]
 mod bell;
+#[path = "../../../src/frame/ledger.rs"]
+#[allow(dead_code)]
+mod ledger;
 #[path = "../../../src/worker/post.rs"]
 #[allow(dead_code)]
 mod post;
 
 mod sync {
     use loom::sync::Mutex;
-    pub use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
     use std::collections::VecDeque;
 
     /// crossbeam's queue as seen from outside: bounded, and `is_empty` may be late without a fence.
@@ -62,6 +65,7 @@ mod sync {
 #[cfg(test)]
 mod tests {
     use super::bell::Ringer;
+    use super::ledger::Ledger;
     use super::post::{Mail, Post};
     use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;
@@ -118,6 +122,56 @@ mod tests {
             }
         }
         got
+    }
+
+    /// The bytes of a chunk: loom reports two that touch them without one having happened before the other.
+    struct Bytes(loom::cell::UnsafeCell<u32>);
+
+    // SAFETY: touched by whoever holds the chunk only; that this is so is what is explored.
+    unsafe impl Sync for Bytes {}
+
+    fn touch(bytes: &Bytes) -> u32 {
+        bytes.0.with_mut(|bytes| {
+            // SAFETY: loom fails the exploration when another thread may be here.
+            unsafe {
+                *bytes += 1;
+                *bytes
+            }
+        })
+    }
+
+    #[test]
+    fn a_chunk_that_is_lent_is_seen_by_who_adopts_it() {
+        explore(|| {
+            let (ledger, bytes) = (Arc::new(Ledger::new(1)), Arc::new(Bytes(loom::cell::UnsafeCell::new(0))));
+            assert!(ledger.mint(0));
+            let (theirs, seen) = (Arc::clone(&ledger), Arc::clone(&bytes));
+            let other = thread::spawn(move || {
+                while !theirs.adopt(0) {
+                    thread::yield_now();
+                }
+                assert_eq!(touch(&seen), 2);
+                assert!(theirs.lend(0));
+            });
+            assert_eq!(touch(&bytes), 1);
+            assert!(ledger.lend(0));
+            other.join().unwrap();
+            assert!(ledger.adopt(0));
+            assert_eq!(touch(&bytes), 3);
+        });
+    }
+
+    #[test]
+    fn of_two_that_take_a_chunk_one_gets_it() {
+        explore(|| {
+            let ledger = Arc::new(Ledger::new(1));
+            assert!(ledger.mint(0) && ledger.lend(0));
+            let theirs = Arc::clone(&ledger);
+            let other = thread::spawn(move || theirs.adopt(0));
+            let ours = ledger.adopt(0);
+            assert_ne!(ours, other.join().unwrap());
+            assert!(!ledger.mint(0));
+        });
     }
 
     #[test]
