@@ -186,9 +186,9 @@ for group in "${groups[@]}"; do
         if build loom --package xshelf-loom --lib --release; then run_list loom "$logs/loom.list" '^lib '; fi
         ;;
     outages)
-        if build_tests && build outages --package xshelf-torment --lib --tests; then
+        if build_tests && build outages --package xshelf-torment --package xshelf-faultdisk --lib --bins --tests; then
             export XSHELF_BIN=${logs%/test-logs}/debug/xshelf
-            run_list outages "$logs/outages.list" '^(lib|test) '
+            run_list outages "$logs/outages.list" '^(lib|bin|test) '
             unset XSHELF_BIN
         fi
         ;;
