@@ -39,6 +39,9 @@ test-bare: ## installs, builds and tests in bare Debian roots (root)
 fuzz: ## looks for inputs that break the frame path or a file's reader (FUZZ_RUNS=200000 for each target)
 	@tests/fuzz/run.sh
 
+sanitize: ## Miri and AddressSanitizer over rings, frame memory and the whole program (root; an hour)
+	@tests/sanitize/run.sh
+
 fmt: ## formats the sources
 	@$(CARGO) fmt --all
 
