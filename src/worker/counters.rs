@@ -104,6 +104,9 @@ counters! {
     DropTooOften = "drop-too-often",
     /// Dropped: too many changes of one slot's state at once.
     DropChanges = "drop-changes",
+    /// Chunks of frames that were not sent when the worker ended, because their port was down. Their frames counted as
+    /// replies or announcements before.
+    Unsent = "unsent",
     /// A state that cannot be: a defect of ours, to be reported.
     Defects = "defects",
 }

@@ -6,6 +6,7 @@
 use crate::frame::{Chunk, Outgoing, QueueId};
 use crate::limits;
 use crate::net::{Flushed, Queue};
+use crate::worker::Port;
 use std::collections::VecDeque;
 
 /// A queue and what waits for it.
@@ -82,6 +83,20 @@ impl<Q: Queue> Lane<Q> {
     #[must_use]
     pub fn transmitting(&self) -> bool {
         self.queue.lent().transmit > 0 && !matches!(self.flushed, Flushed::Down(_))
+    }
+
+    /// Whether there is something to send, or to come back from being sent.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        self.waiting() > 0 || self.queue.lent().transmit > 0
+    }
+
+    /// Whether what there is to send stays where it is, because `port` is down: the kernel says so, or it has no carrier,
+    /// and then a card without copies keeps what it has.
+    #[must_use]
+    pub fn is_stuck(&self, port: Option<&Port>) -> bool {
+        self.is_sending()
+            && (matches!(self.flushed, Flushed::Down(_)) || port.is_some_and(|port| !port.is_running()))
     }
 
     /// Gives up every token at the end of the worker.

@@ -167,6 +167,7 @@ impl Crew {
                 };
                 let _ = ready.send(Ok(()));
                 let worker = run(worker, seat, &status);
+                worker.give_up_sending();
                 // Before the worker lets go of its ring, for that takes as long as a device hangs.
                 let _ =
                     sender.send(Report { worker: id, census: worker.census(), busy: worker.busy_slots() });

@@ -221,14 +221,25 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
     }
 
     /// Whether nothing is in flight: no request, no frame to send, nothing with the kernel but chunks to receive into.
+    ///
+    /// At the end, frames on a port that is down are not waited for: nobody knows when it comes up again, and hosts ask
+    /// again anyway.
     pub fn is_idle(&self) -> bool {
         let core = &self.core;
+        let stuck = |lane: &Lane<Q>| core.draining && lane.is_stuck(self.shared.port_of(lane.id));
+        let rest = core.wildcards.is_empty() && core.announcements.is_empty();
         core.requests.is_empty()
-            && core.wildcards.is_empty()
-            && core.announcements.is_empty()
+            && (rest || (core.own.is_empty() && core.lanes.iter().any(stuck)))
             && core.changes.iter().all(Changes::is_empty)
             && core.storage.in_flight() == 0
-            && core.lanes.iter().all(|lane| lane.waiting() == 0 && lane.queue.lent().transmit == 0)
+            && core.lanes.iter().all(|lane| !lane.is_sending() || stuck(lane))
+    }
+
+    /// Counts the chunks of frames that will not be sent any more: it ends now.
+    pub fn give_up_sending(&self) {
+        let left = |lane: &Lane<Q>| lane.waiting_chunks() + lane.queue.lent().transmit;
+        let left: usize = self.core.lanes.iter().map(left).sum();
+        self.core.counters.add(Counter::Unsent, left as u64);
     }
 
     /// Whether the appliance is about to end us.

@@ -902,6 +902,34 @@ fn a_port_that_does_not_transmit_holds_the_frames_back() {
     world.accounted();
 }
 
+#[test]
+fn at_the_end_nobody_waits_for_a_port_that_is_down() {
+    for carrier in [true, false] {
+        // Two of TX, so that frames wait behind it as well.
+        let net = MemoryConfig { tx: 4, completion: 4, ..Shape::default().net };
+        let mut world = World::new(&Shape { net, own: 1, slots: vec![0; 3], ..Shape::default() });
+        // The kernel says that it is down, or takes nothing because there is no carrier.
+        world.shared.ports[0].set_running(carrier);
+        for tag in 0..4 {
+            world.send(0, &read(0, tag, 0, 8));
+        }
+        world.send(0, &header(Mac::BROADCAST, 0xff, 1, 7).into_iter().chain([0; 8]).collect::<Vec<_>>());
+        let down = if carrier { Transmission::Down(libc::ENETDOWN) } else { Transmission::Refused };
+        world.wires[0].set_transmission(down);
+        (0..50).for_each(|_| drop(world.turn()));
+        assert!(!world.workers[0].is_idle(), "it may come up again");
+        world.shared.posts[0].command(Control::Drain).unwrap();
+        world.turn();
+        assert!(world.workers[0].is_idle());
+        let census = world.workers[0].census();
+        assert!(census.waiting > 0 && census.transmit > 0, "{census:?}");
+        assert_eq!(world.total(Counter::Unsent), 0);
+        world.workers[0].give_up_sending();
+        assert_eq!(world.total(Counter::Unsent), (census.waiting + census.transmit) as u64);
+        world.accounted();
+    }
+}
+
 fn set(slot: u8, tag: u32, command: u8, text: &[u8]) -> Vec<u8> {
     let mut f = header(mac(0), slot, 1, tag);
     f.extend([0, 0, 0, 0, 0, command]);

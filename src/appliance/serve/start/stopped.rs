@@ -65,6 +65,12 @@ impl Stopped {
                 self.patience.as_secs()
             );
         }
+        if self.drained && self.unsent > 0 {
+            tracing::warn!(
+                "{} chunks of frames were not sent, because their port is down; hosts repeat what they asked",
+                self.unsent
+            );
+        }
         tracing::info!("handled: {}", self.totals);
         let (counted, expected) = (self.counted, self.expected);
         if counted == expected && self.leaked == 0 {
