@@ -307,7 +307,7 @@ fn an_interface_that_goes_away_is_said_once_and_ends_nothing() {
         served.signal(rustix::process::Signal::TERM);
         let (code, text) = served.end();
         assert_eq!(code, 0, "{text}");
-        assert_eq!(text.matches("nothing is served there any more").count(), 1, "{text}");
+        assert_eq!(text.matches("nothing is served there: the interface was removed").count(), 1, "{text}");
         assert!(text.contains("frames conserved: "), "{text}");
     });
 }

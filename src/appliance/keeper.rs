@@ -7,7 +7,7 @@ use crate::frame::QueueId;
 use crate::initiator::{self, socket};
 use crate::net::ladder::{self, EstablishError, LadderError, Mode, Rung, Standing};
 use crate::net::nic;
-use crate::net::steer::Steer;
+use crate::net::steer::{Steer, SteerError};
 use crate::net::xsk::{Umem, XskError, XskQueue};
 use crate::storage::device::{self, Identity, OpenError, Options};
 use crate::storage::health::{self, Patient, Report};
@@ -84,6 +84,12 @@ pub trait Keeper {
         facts: &nic::Facts,
         mode: Mode,
     ) -> Result<(Steer, Standing), LadderError<EstablishError>>;
+
+    /// Attaches the XDP program of a port again that somebody else has detached, or replaced by another.
+    ///
+    /// # Errors
+    /// [`SteerError`]; it may be tried again.
+    fn reattach(&self, steer: &mut Steer, facts: &nic::Facts) -> Result<(), SteerError>;
 
     /// Opens a packet socket for Query Config on an interface, tagged with this VLAN if one is named.
     ///
@@ -171,6 +177,10 @@ impl Keeper for DirectKeeper {
         mode: Mode,
     ) -> Result<(Steer, Standing), LadderError<EstablishError>> {
         ladder::establish(facts, mode)
+    }
+
+    fn reattach(&self, steer: &mut Steer, facts: &nic::Facts) -> Result<(), SteerError> {
+        steer.reattach(facts)
     }
 
     fn listen(&self, interface: &str, vlan: Option<u16>) -> Result<socket::Port, initiator::Error> {

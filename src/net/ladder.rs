@@ -182,7 +182,8 @@ impl Rung {
     }
 
     /// Why the facts rule the rung out, if they do.
-    fn ruled_out(self, facts: &Facts) -> Option<String> {
+    #[must_use]
+    pub fn ruled_out(self, facts: &Facts) -> Option<String> {
         let driver = if facts.driver.is_empty() { "the driver" } else { &facts.driver };
         if let Some(features) = facts.features {
             if self.attach_mode() == AttachMode::Native && !features.native() {

@@ -267,6 +267,8 @@ pub struct Steer {
     interface: String,
     index: u32,
     program: OwnedFd,
+    /// The kernel's number of the program.
+    id: u32,
     sockets: MapHandle,
     shelves: MapHandle,
     port: MapHandle,
@@ -345,15 +347,13 @@ impl Steer {
         let skel = open.load().map_err(failed)?;
         // The skeleton borrows from its storage; descriptors of our own outlive both.
         let handle = |map: &libbpf_rs::Map<'_>| MapHandle::try_from(map).map_err(failed);
+        let program = skel.progs.xshelf_steer.as_fd();
+        let loaded = |source| SteerError::Load { interface: facts.name.clone(), source };
         let mut steer = Self {
             interface: facts.name.clone(),
             index: facts.index,
-            program: skel
-                .progs
-                .xshelf_steer
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(|source| SteerError::Load { interface: facts.name.clone(), source })?,
+            id: sys::program_id(program).map_err(loaded)?,
+            program: program.try_clone_to_owned().map_err(loaded)?,
             sockets: handle(&skel.maps.sockets)?,
             shelves: handle(&skel.maps.shelves)?,
             port: handle(&skel.maps.port)?,
@@ -413,14 +413,40 @@ impl Steer {
         self.link = None;
     }
 
-    /// Mode we attached the program in; `None` when we did not, or when someone detached it or the interface is gone.
+    /// Mode we attached the program in; `None` when we did not, or when someone detached it, put another program in its
+    /// place, or the interface is gone.
     #[must_use]
     pub fn attached(&self) -> Option<AttachMode> {
         let (link, mode) = self.link.as_ref()?;
         match sys::link_interface(link.as_fd()) {
-            Ok(index) if index == self.index => Some(*mode),
+            Ok((index, program)) if index == self.index && program == self.id => Some(*mode),
             _ => None,
         }
+    }
+
+    /// Attaches the program again as it was attached before, after somebody else has detached it or put another in its
+    /// place. What was told it holds, and the sockets are still in it.
+    ///
+    /// # Errors
+    /// [`SteerError`]; it may be tried again.
+    pub fn reattach(&mut self, facts: &Facts) -> Result<(), SteerError> {
+        let Some((link, mode)) = &self.link else { return Ok(()) };
+        let mode = *mode;
+        if let Ok((index, _)) = sys::link_interface(link.as_fd()) {
+            if index == self.index {
+                return sys::update_link(link.as_fd(), self.program.as_fd()).map_err(|source| {
+                    let what = "put the XDP program back in its place";
+                    SteerError::Kernel { interface: self.interface.clone(), what, source }
+                });
+            }
+        }
+        let old = self.link.take();
+        let result = self.attach(mode, facts);
+        if result.is_err() {
+            // It leads nowhere, but says in which mode to try again.
+            self.link = old;
+        }
+        result
     }
 
     fn change(&self, what: &'static str, result: libbpf_rs::Result<()>) -> Result<(), SteerError> {

@@ -221,6 +221,10 @@ pub(super) fn program_name(id: u32) -> io::Result<String> {
         let fd = bpf_checked(libbpf_sys::bpf_prog_get_fd_by_id(id))?;
         OwnedFd::from_raw_fd(fd)
     };
+    Ok(text(&program_info(program.as_fd())?.name.map(|c| c as u8)))
+}
+
+fn program_info(program: BorrowedFd<'_>) -> io::Result<libbpf_sys::bpf_prog_info> {
     // SAFETY: plain data for which zero is a value: no array asked for.
     let mut info: libbpf_sys::bpf_prog_info = unsafe { zeroed() };
     let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
@@ -228,7 +232,7 @@ pub(super) fn program_name(id: u32) -> io::Result<String> {
     bpf_checked(unsafe {
         libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut len)
     })?;
-    Ok(text(&info.name.map(|c| c as u8)))
+    Ok(info)
 }
 
 /// Attaches an XDP program by a link, which goes with its last descriptor. `flags`: one XDP_FLAGS_*_MODE.
@@ -249,8 +253,9 @@ pub(super) fn attach_xdp(program: BorrowedFd<'_>, index: u32, flags: u32) -> io:
     }
 }
 
-/// Interface that an XDP link is attached to; 0 once it is detached or the interface is gone.
-pub(super) fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
+/// Interface that an XDP link is attached to, 0 once it is detached or the interface is gone; and the number of the
+/// program that it runs there.
+pub(super) fn link_interface(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     // SAFETY: plain data for which zero is a value: no array asked for.
     let mut info: libbpf_sys::bpf_link_info = unsafe { zeroed() };
     let mut len = size_of::<libbpf_sys::bpf_link_info>() as u32;
@@ -259,7 +264,21 @@ pub(super) fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
         libbpf_sys::bpf_link_get_info_by_fd(link.as_raw_fd(), &raw mut info, &raw mut len)
     })?;
     // SAFETY: the kernel sets this member for XDP links, and zero is a value of it otherwise.
-    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+    Ok((unsafe { info.__bindgen_anon_1.xdp.ifindex }, info.prog_id))
+}
+
+/// Lets a link run this program, whichever it ran before.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both descriptors are open; without options nothing else is read.
+    bpf_checked(unsafe {
+        libbpf_sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null())
+    })?;
+    Ok(())
+}
+
+/// Number of a program.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(program_info(program)?.id)
 }
 
 /// Whether an AF_XDP socket works without copies (XDP_OPTIONS).

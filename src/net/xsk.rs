@@ -16,9 +16,9 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicI32, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
@@ -211,6 +211,8 @@ pub struct Umem {
     pages: Pages,
     /// Rung of the first socket, whose flags hold for all.
     rung: Mutex<Option<Rung>>,
+    /// The first socket, by the descriptor that libxdp keeps with the memory; −1 before there is one.
+    first: AtomicI32,
 }
 
 impl fmt::Debug for Umem {
@@ -284,6 +286,7 @@ impl Umem {
             rings,
             pages,
             rung: Mutex::new(None),
+            first: AtomicI32::new(-1),
         })
     }
 
@@ -291,6 +294,30 @@ impl Umem {
     #[must_use]
     pub fn region(&self) -> &Arc<Region> {
         &self.region
+    }
+
+    /// Closes the first socket, which the memory otherwise keeps open, and its queue bound. For memory that can never be
+    /// given back, because a device that hangs may still write there: sockets of another [`Umem`] can then have the queue.
+    ///
+    /// To be called when all queues of the memory have been dropped: they would find a descriptor of something else.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn close_first_socket(&self) -> io::Result<()> {
+        let first = self.first.load(Ordering::Acquire);
+        if first < 0 {
+            return Ok(());
+        }
+        let nothing = rustix::fs::open(
+            "/dev/null",
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )?;
+        // SAFETY: the number is that of the descriptor which libxdp made for this UMEM and closes with it, so that nobody
+        // else has it as long as `self` lives; it stays libxdp's, for it is not closed here.
+        let mut place = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(first) });
+        rustix::io::dup3(&nothing, &mut place, rustix::io::DupFlags::CLOEXEC)?;
+        Ok(())
     }
 
     /// What the memory is made of.
@@ -365,7 +392,9 @@ impl Umem {
         // Kernels before 6.17 do not know it, and the kernel takes no more than the ring has; 32 works as well.
         let _ = sys::set_transmit_budget(fd, TRANSMIT_BUDGET.min(self.rings.tx));
         sys::set_send_buffer(fd, self.rings.tx as usize * limits::CHUNK);
-        *first = Some(rung);
+        if first.replace(rung).is_none() {
+            self.first.store(fd.as_raw_fd(), Ordering::Release);
+        }
         drop(first);
         Ok(XskQueue {
             ring,
@@ -459,6 +488,14 @@ pub struct Statistics {
     pub fill_empty: u64,
     /// Times the kernel found TX empty.
     pub tx_empty: u64,
+}
+
+/// Whether an AF_XDP socket belongs to an interface: not any more once that was removed, whatever comes to have its name or
+/// number.
+#[must_use]
+pub fn is_bound(socket: BorrowedFd<'_>) -> bool {
+    // It wakes the driver at most, which looks at FILL then.
+    !matches!(sys::wake_receive(socket), Err(e) if e.raw_os_error() == Some(libc::ENXIO))
 }
 
 fn socket_fd(rx: &RxQueue) -> BorrowedFd<'_> {

@@ -1004,6 +1004,11 @@ impl Drop for UringStorage {
             ABANDONED.fetch_add(held, Ordering::Relaxed);
             // The kernel may still write there, so the memory must never be unmapped and used for something else.
             std::mem::forget(Arc::clone(&self.region));
+            // The devices that have answered are nobody's now. (Before Linux 6.13 the kernel lets go of them only together
+            // with those that have not.)
+            for index in (0..self.files.len()).filter(|&i| self.files[i].is_some() && self.busy[i] == 0) {
+                let _ = self.set_file(index, -1);
+            }
             return;
         }
         // A closed ring is taken down later, by a kernel thread; whoever opens the same devices next, or locks the

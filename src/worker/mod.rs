@@ -18,7 +18,7 @@ pub use bell::Ringer;
 pub use counters::{Counter, Counters};
 pub use pace::Rate;
 pub use post::{Mail, Post};
-pub use thread::{Crew, Ended, Report, Seat, SpawnError};
+pub use thread::{Crew, Ended, Lingering, Report, Seat, SpawnError};
 pub use turn::{Census, Worker};
 
 use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerId};
@@ -269,6 +269,11 @@ pub enum Control {
         slot: u16,
         /// What it says.
         health: Health,
+    },
+    /// A write or flush of a slot failed for good before this worker had it.
+    Failed {
+        /// The slot.
+        slot: u16,
     },
     /// The end is near: look often for what still has to come home.
     Drain,

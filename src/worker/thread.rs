@@ -97,6 +97,25 @@ pub struct Report {
     pub census: Census,
     /// Slots whose commands had not ended, with how many.
     pub busy: Vec<(Address, usize)>,
+    /// Slots of which a write or flush failed for good.
+    pub failed: Vec<Address>,
+}
+
+/// A worker that has ended, but for what the kernel still does for it: a device that hangs has not answered all of its
+/// commands, and may carry them out at any time.
+#[derive(Debug)]
+pub struct Lingering {
+    /// Which worker it was.
+    pub worker: WorkerId,
+    status: Arc<Status>,
+}
+
+impl Lingering {
+    /// Whether the kernel has let go of it, so that nothing of it can reach a device any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !self.status.is_held()
+    }
 }
 
 struct Member {
@@ -120,7 +139,7 @@ pub struct Ended {
     /// Workers that panicked: a defect.
     pub died: Vec<WorkerId>,
     /// Workers whose threads the kernel keeps, because a device hangs; the process cannot end before it answers.
-    pub held: Vec<WorkerId>,
+    pub held: Vec<Lingering>,
     /// Whether everything in flight had ended before.
     pub drained: bool,
 }
@@ -169,8 +188,12 @@ impl Crew {
                 let worker = run(worker, seat, &status);
                 worker.give_up_sending();
                 // Before the worker lets go of its ring, for that takes as long as a device hangs.
-                let _ =
-                    sender.send(Report { worker: id, census: worker.census(), busy: worker.busy_slots() });
+                let _ = sender.send(Report {
+                    worker: id,
+                    census: worker.census(),
+                    busy: worker.busy_slots(),
+                    failed: worker.failed_slots(),
+                });
             }
         };
         let thread = std::thread::Builder::new()
@@ -253,7 +276,7 @@ impl Crew {
                 std::thread::sleep(Duration::from_millis(1));
             }
             if status.is_held() {
-                ended.held.push(id);
+                ended.held.push(Lingering { worker: id, status });
             } else if thread.join().is_err() {
                 ended.died.push(id);
             }

@@ -260,6 +260,12 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         all.filter(|(_, commands)| *commands > 0).collect()
     }
 
+    /// Slots of which a write or flush failed for good.
+    pub fn failed_slots(&self) -> Vec<Address> {
+        let failed = self.core.slots.iter().filter(|slot| slot.failed());
+        failed.map(|slot| slot.facts().address).collect()
+    }
+
     /// Where all chunks are.
     pub fn census(&self) -> Census {
         let core = &self.core;
@@ -384,6 +390,10 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                     if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
                         slot.set_health(health);
                     }
+                }
+                Mail::Command(Control::Failed { slot }) => {
+                    // It was said when it happened.
+                    let _ = self.slots.get_mut(usize::from(slot)).map(Slot::fail);
                 }
                 Mail::Command(Control::Drain) => self.draining = true,
                 Mail::Command(Control::Exit) => self.exit = true,

@@ -1,4 +1,4 @@
-//! What changes while a shelf serves: sizes, MTU, carrier, address; and who is told.
+//! What changes while a shelf serves: sizes, MTU, carrier; and who is told.
 
 use crate::frames::{self, BROADCAST, Raw};
 use crate::lab::{Cable, End, Lab, Server, TARGET, run};
@@ -172,15 +172,6 @@ fn slots_are_announced_when_the_link_comes_back() {
     let log = server.stop();
     assert_eq!(log.matches("the link is down").count(), 2, "{log}");
     assert_eq!(log.matches("the link is up").count(), 2, "{log}");
-}
-
-#[test]
-fn another_address_of_the_port_is_an_error_in_the_log() {
-    let lab = lab! { ..Cable::default() };
-    let server = Server::start(&lab, &[slot("7.0", &lab.image("disk", MIB))]);
-    lab.ip(End::Target, &["link", "set", TARGET, "address", "02:00:00:00:be:ef"]);
-    said(&server, "is 02:00:00:00:be:ef now, but answers still carry the old one");
-    server.stop();
 }
 
 #[test]

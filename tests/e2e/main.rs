@@ -22,6 +22,7 @@ mod differential;
 mod frames;
 mod guard;
 mod import;
+mod network;
 mod serve;
 mod starts;
 mod state;

@@ -94,10 +94,7 @@ impl Guard {
         let alarm = wards.iter().filter(|ward| ward.rivals == Rivals::Alarm);
         let alarm: Vec<String> = alarm.map(|ward| ward.slot.to_string()).collect();
         if !alarm.is_empty() {
-            tracing::info!(
-                "served even where another target has the address, as configured: {}",
-                alarm.join(" ")
-            );
+            tracing::info!("served even where another target has the address: {}", alarm.join(" "));
         }
         let (end, shown) = (Arc::new(EventFd::new()?), Arc::new(Mutex::new(Shown::default())));
         let (decide, decided) = sync_channel(1);

@@ -5,11 +5,14 @@
 
 mod describe;
 mod monitor;
+mod ports;
+mod service;
 pub mod slots;
 pub mod start;
 mod watch;
 
-use start::{Appliance, StartError};
+use service::Service;
+use start::StartError;
 
 use super::config::{Config, Mistake, Mistakes, Quick, Severity};
 use super::keeper::{DirectKeeper, Keeper};
@@ -213,22 +216,21 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let keeper = DirectKeeper;
     let config = args.configuration(&keeper)?;
     let mut signals = Signals::catch(Exit::Problem.code()).map_err(Error::Signals)?;
-    let mut appliance = Appliance::start(&config, &keeper)?;
-    tracing::info!("{appliance}");
-    let mut status = appliance.status();
+    let mut service = Service::start(&config, &keeper)?;
+    let mut status = service.status();
     notify::ready(&status);
 
     let watchdog = notify::watchdog();
     let mut said_alive = Instant::now();
     let mut dead = Vec::new();
     while dead.is_empty() && !signals.wait(watchdog.map_or(ROUND, |w| w.min(ROUND))) {
-        appliance.look(&keeper);
-        let now = appliance.status();
+        service.look();
+        let now = service.status();
         if now != status {
             notify::status(&now);
             status = now;
         }
-        dead = appliance.dead_workers();
+        dead = service.dead_workers();
         if dead.is_empty() && watchdog.is_some_and(|w| said_alive.elapsed() >= w / 2) {
             notify::alive();
             said_alive = Instant::now();
@@ -237,8 +239,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let patience = Duration::from_secs(limits::STOP_SECONDS);
     tracing::info!("stopping: requests in flight have {} s to end", patience.as_secs());
     notify::stopping("stopping");
-    let stopped = appliance.stop(patience);
-    stopped.log();
+    let clean = service.stop(patience);
     if !dead.is_empty() {
         let names: Vec<String> = dead.iter().map(|w| w.0.to_string()).collect();
         return Err(Error::Run(format!(
@@ -246,5 +247,5 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
             names.join(", ")
         )));
     }
-    Ok(if stopped.is_clean() { Exit::Ok } else { Exit::Problem })
+    Ok(if clean { Exit::Ok } else { Exit::Problem })
 }

@@ -1,7 +1,7 @@
-//! Notices what changes while it is served: the size and the health of backings, MTU, carrier and address of ports. The
+//! Notices what changes while it is served: the size and the health of backings, MTU and carrier of ports. The
 //! workers are told, and so is the log.
 //!
-//! Not here: what a worker makes of it (it announces and answers by it), or counters (`watch`). Changes between two looks
+//! Not here: what a worker makes of it (it announces and answers by it), counters (`watch`), or ports that have to be opened again (`ports`). Changes between two looks
 //! that undo each other are not noticed.
 //! Invariant: nothing that a device or file system may keep waiting runs in the caller's thread; and what a worker has no
 //! room for is told with a later look, never forgotten.
@@ -274,14 +274,6 @@ impl Seen {
 /// whether its slots are to be announced there.
 fn compare(name: &str, old: Link, new: Link, before: u8, after: u8) -> (Vec<Line>, bool) {
     let mut lines = Vec::new();
-    if new.mac != old.mac {
-        let text = format!(
-            "{name}: its address was {} and is {} now, but answers still carry the old one and hosts do not reach the \
-             new one; start xshelf again",
-            old.mac, new.mac
-        );
-        lines.push((Level::ERROR, text));
-    }
     if new.mtu != old.mtu {
         let text = format!("{name}: the MTU is {} now, {} before", new.mtu, old.mtu);
         lines.push(if !limits::carries_a_sector(new.mtu) {
@@ -371,7 +363,6 @@ mod tests {
     fn ports_are_announced_on_when_hosts_can_hear_and_something_is_new() {
         let down = Link { running: false, ..LINK };
         let small = Link { mtu: 1500, ..LINK };
-        let other = Link { mac: Mac([2, 0, 0, 0, 0, 2]), ..LINK };
         for (old, new, sectors, levels, announce) in [
             (LINK, LINK, (16, 16), &[][..], false),
             (LINK, down, (16, 16), &[Level::WARN][..], false),
@@ -383,7 +374,6 @@ mod tests {
             (LINK, Link { mtu: 500, ..LINK }, (16, 1), &[Level::ERROR], true),
             (LINK, Link { running: false, ..small }, (16, 2), &[Level::INFO, Level::WARN], false),
             (down, small, (16, 2), &[Level::INFO, Level::INFO], true),
-            (LINK, other, (16, 16), &[Level::ERROR], false),
         ] {
             let (lines, told) = compare("eth1", old, new, sectors.0, sectors.1);
             let said: Vec<Level> = lines.iter().map(|(level, _)| *level).collect();

@@ -74,6 +74,19 @@ pub enum SlotError {
     },
 }
 
+impl SlotError {
+    /// The slot that cannot be served.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Open { address, .. }
+            | Self::Twice { address, .. }
+            | Self::State { address, .. }
+            | Self::Text { address, .. } => *address,
+        }
+    }
+}
+
 /// Opens all slots.
 ///
 /// # Errors

@@ -9,26 +9,28 @@ mod stopped;
 
 pub(crate) use error::Causes;
 pub use error::{StartError, StorageError};
-pub use stopped::Stopped;
+pub use stopped::{Held, Stopped};
 
 use super::describe::{PortLine, Serving, SlotLine};
 use super::monitor::{Monitor, Place};
+use super::ports::{Fate, Opened, judge};
 use super::slots::{self, OpenSlot};
 use super::watch::{self, Watch};
 use crate::appliance::check::machine;
 use crate::appliance::config::{Config, HugePages, Interface, Queues, Rivals, Slot};
-use crate::appliance::guard::{Guard, Rival, Ward};
+use crate::appliance::guard::{Guard, Rival, Sight, Ward};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::masks::{MaskMaps, Resident};
-use crate::appliance::state::clerk::{Clerk, Closed, Forgetful};
+use crate::appliance::state::clerk::{Clerk, Closed};
+use crate::appliance::state::memory::Memory;
 use crate::appliance::state::store::{DirectoryStore, Store};
 use crate::appliance::topology::{self, Tenant, Topology};
-use crate::frame::{self, Layout, WorkerId, WorkerShare};
+use crate::frame::{self, Layout, PortId, WorkerId, WorkerShare};
 use crate::limits;
 use crate::net::ladder::{Mode, Rung, Standing};
-use crate::net::nic::Facts;
+use crate::net::nic::{Facts, NicError};
 use crate::net::steer::{Steer, SteerError};
-use crate::net::xsk::{Pages, Rings, Umem, XskQueue};
+use crate::net::xsk::{Pages, Rings, Umem, XskQueue, is_bound};
 use crate::protocol::{Address, Mac};
 use crate::shelf::Routes;
 use crate::storage::FileId;
@@ -51,8 +53,10 @@ struct OpenPort {
     steer: Steer,
     /// The queues of it that are served.
     queues: Vec<u16>,
-    /// Whether its XDP program was found gone, and that was said.
-    lost: bool,
+    /// Whether those are to be all there are.
+    all_queues: bool,
+    /// Why nothing is served there now, if that is so.
+    trouble: Option<String>,
 }
 
 impl OpenPort {
@@ -61,6 +65,75 @@ impl OpenPort {
     fn transmits(&self, queue: u32) -> bool {
         self.standing.rung.zero_copy() || queue < self.facts.transmit_queues
     }
+
+    /// Looks what has become of it, says it, and mends what can be mended: frames are taken again where somebody detached
+    /// the XDP program. Returns why it has to be opened again, if so. `bound` tells whether its sockets still belong to it;
+    /// `slots` are to be served there.
+    fn look(&mut self, keeper: &dyn Keeper, bound: bool, slots: &[Slot]) -> Option<String> {
+        let name = self.facts.name.clone();
+        let attached = self.steer.attached().is_some();
+        let now = match keeper.facts(&name) {
+            Ok(now) => now,
+            // It has another name now, and is served on all the same.
+            Err(NicError::Missing { .. }) if attached => return None,
+            Err(NicError::Missing { .. }) => {
+                self.suffer("the interface was removed", "it is when it is back");
+                return None;
+            }
+            Err(e) => {
+                tracing::debug!("{}", Causes(&e));
+                return None;
+            }
+        };
+        // The program that is attached is ours.
+        let programs = if attached { Vec::new() } else { now.programs.clone() };
+        let obstacle = obstacles(&Facts { programs, ..now.clone() }, slots).into_iter().next();
+        let opened = Opened {
+            facts: &self.facts,
+            standing: &self.standing,
+            served: &self.queues,
+            all: self.all_queues,
+        };
+        match judge(opened, &now, attached, bound, obstacle.map(|e| e.to_string())) {
+            Fate::Well => {}
+            Fate::Away(why) => self.suffer(&why, "it is when that is over"),
+            Fate::Other(why) => return Some(why),
+            Fate::Detached => match keeper.reattach(&mut self.steer, &now) {
+                Ok(()) if self.trouble.take().is_some() => {
+                    tracing::info!("{name}: the XDP program is attached again, and hosts are served there");
+                }
+                Ok(()) => tracing::warn!(
+                    "{name}: somebody detached the XDP program or put another in its place; it is attached again"
+                ),
+                Err(e) => {
+                    self.suffer(&Causes(&e).to_string(), "the XDP program is attached again when it can be")
+                }
+            },
+        }
+        None
+    }
+
+    /// Says why nothing is served there, if that is news, and what will be done.
+    fn suffer(&mut self, why: &str, then: &str) {
+        let why = why.strip_prefix(&format!("{}: ", self.facts.name)).unwrap_or(why);
+        if self.trouble.as_deref() != Some(why) {
+            tracing::error!("{}: nothing is served there: {why}; {then}", self.facts.name);
+            self.trouble = Some(why.to_owned());
+        }
+    }
+}
+
+/// What an appliance leaves to the one that is started after it in the same process.
+#[derive(Default)]
+pub struct Past {
+    /// Whether there was one.
+    pub again: bool,
+    /// What hosts have set on slots, where no directory keeps it.
+    pub memory: Memory,
+    /// Slots of which a write or flush failed for good: an end and a start mend nothing.
+    pub failed: BTreeSet<Address>,
+    /// What was said of the counters.
+    pub watch: Watch,
 }
 
 /// A running appliance.
@@ -74,6 +147,14 @@ pub struct Appliance {
     watch: Watch,
     monitor: Monitor,
     guard: Guard,
+    /// The socket of each queue, with its port: how it is with it can be asked of the kernel.
+    sockets: Vec<(PortId, OwnedFd)>,
+    /// Slots that are not served because of another target.
+    refused: Vec<Address>,
+    /// A slot on a VLAN, if there is one, as it is configured.
+    tagged: Vec<Slot>,
+    /// Why it is to be ended and another started, if it is.
+    worn: Option<String>,
     /// Has the lock on the state directory.
     clerk: Clerk,
     /// Whether it was found dead, and that was said.
@@ -89,13 +170,13 @@ impl fmt::Display for Appliance {
 }
 
 impl Appliance {
-    /// Starts everything; slots are announced on return.
+    /// Starts everything; slots are announced on return. What it takes from the `past` it gives back when it is stopped.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
-    pub fn start(config: &Config, keeper: &dyn Keeper) -> Result<Self, StartError> {
+    pub fn start(config: &Config, keeper: &dyn Keeper, past: &mut Past) -> Result<Self, StartError> {
         for attempt in 0..ATTEMPTS {
-            if let Some(appliance) = Self::try_start(config, keeper, attempt)? {
+            if let Some(appliance) = Self::try_start(config, keeper, past, attempt)? {
                 return Ok(appliance);
             }
             tracing::info!("another target has answered for one of our addresses just now: asking once more");
@@ -105,8 +186,13 @@ impl Appliance {
 
     /// `None` when the guard learned in the last moment that a slot is not ours alone; nothing is left behind then.
     /// From the second attempt on it waits longer for answers.
-    fn try_start(config: &Config, keeper: &dyn Keeper, attempt: u32) -> Result<Option<Self>, StartError> {
-        let (mut store, ephemeral) = open_store(config, keeper)?;
+    fn try_start(
+        config: &Config,
+        keeper: &dyn Keeper,
+        past: &mut Past,
+        attempt: u32,
+    ) -> Result<Option<Self>, StartError> {
+        let (mut store, ephemeral) = open_store(config, keeper, &past.memory)?;
         let mut slots = slots::open(&config.slots, keeper)?;
         let restored = slots::restore(&mut slots, &mut store)?;
         let mut ports = open_ports(config, keeper)?;
@@ -128,16 +214,19 @@ impl Appliance {
             let port = &ports[usize::from(seat.port.0)];
             let queue = keeper.bind(&umem, seat.id, &port.facts, seat.index, port.standing.rung)?;
             let socket = descriptor(queue.as_fd())?;
-            sockets.push(socket);
+            sockets.push((seat.port, socket));
             queues[usize::from(seat.worker.0)].push(queue);
         }
 
         // As late as may be, so that little time passes between the answer and the announcement.
         let guard = post_guard(config, &ports, keeper, attempt > 0)?;
         // What another target serves is not in this configuration any more. Queues and CPUs do not depend on slots.
-        let config = &stand_down(config, &mut slots, &guard.refused()?)?;
+        let refused = guard.refused()?;
+        let config = &stand_down(config, &mut slots, &refused)?;
         let topology = place(config, &served, &machine::affinity())?;
-        warn_of(&slots, &topology, &ports);
+        if !past.again {
+            warn_of(&slots, &topology, &ports);
+        }
 
         let serving = serving(&slots, &ports, &topology, &umem);
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
@@ -164,6 +253,7 @@ impl Appliance {
             let _ = clerk.close(CLOSING);
             return Ok(None);
         }
+        recall(&past.failed, &shared);
         // From here on frames come.
         let shelves: BTreeSet<u16> = config.slots.iter().map(|slot| slot.address.shelf).collect();
         for port in &mut ports {
@@ -171,17 +261,15 @@ impl Appliance {
                 port.steer.set_shelf(*shelf, true)?;
             }
         }
-        for (seat, socket) in topology.queues.iter().zip(&sockets) {
+        for (seat, (_, socket)) in topology.queues.iter().zip(&sockets) {
             ports[usize::from(seat.port.0)].steer.insert(seat.index, socket)?;
         }
-        for line in restored {
-            tracing::info!("{line}");
-        }
-        if let Some(warning) = ephemeral {
-            tracing::warn!("{warning}");
+        if !past.again {
+            restored.iter().for_each(|line| tracing::info!("{line}"));
+            ephemeral.iter().for_each(|warning| tracing::warn!("{warning}"));
         }
         crew.tell(Control::Announce);
-        let watch = Watch::default();
+        let watch = std::mem::take(&mut past.watch);
         Ok(Some(Self {
             crew,
             shared,
@@ -191,6 +279,10 @@ impl Appliance {
             watch,
             monitor,
             guard,
+            sockets,
+            refused,
+            tagged: config.slots.iter().find(|slot| slot.vlan != 0).cloned().into_iter().collect(),
+            worn: None,
             clerk,
             clerk_lost: false,
             _umem: umem,
@@ -200,10 +292,16 @@ impl Appliance {
     /// What it serves, and before that what is wrong with it, in one line.
     #[must_use]
     pub fn status(&self) -> String {
-        match self.guard.status() {
-            Some(alarm) => format!("{alarm}; {self}"),
-            None => self.to_string(),
-        }
+        let trouble = self.ports.iter().filter_map(|port| {
+            port.trouble.as_ref().map(|why| format!("{}: nothing is served there: {why}", port.facts.name))
+        });
+        trouble.chain(self.guard.status()).chain([self.to_string()]).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Why it has to be ended and another started, if so: frames miss it, and that cannot be mended while it runs.
+    #[must_use]
+    pub fn worn(&self) -> Option<&str> {
+        self.worn.as_deref()
     }
 
     /// Everybody else who was heard about the addresses of our slots.
@@ -238,14 +336,10 @@ impl Appliance {
                  started again"
             );
         }
-        for port in self.ports.iter_mut().filter(|port| !port.lost) {
-            if port.steer.attached().is_none() {
-                port.lost = true;
-                tracing::error!(
-                    "{}: nothing is served there any more: the interface was removed, or somebody detached the XDP \
-                     program; start xshelf again when it is back",
-                    port.facts.name
-                );
+        for (id, port) in (0..).map(PortId).zip(&mut self.ports) {
+            let bound = self.sockets.iter().filter(|(port, _)| *port == id).all(|(_, s)| is_bound(s.as_fd()));
+            if let Some(why) = port.look(keeper, bound, &self.tagged) {
+                self.worn.get_or_insert(format!("{}: {why}", port.facts.name));
             }
         }
     }
@@ -253,7 +347,10 @@ impl Appliance {
     /// Takes no new frames, lets what is in flight end for so long, and takes everything down.
     #[must_use]
     pub fn stop(self, patience: Duration) -> Stopped {
-        let Self { crew, shared, ports, counters, guard, clerk, .. } = self;
+        let Self {
+            crew, shared, ports, counters, guard, clerk, watch, sockets, refused, _umem: umem, ..
+        } = self;
+        drop(sockets);
         let mut problems = Vec::new();
         for port in &ports {
             for queue in &port.queues {
@@ -263,8 +360,6 @@ impl Appliance {
             }
         }
         let ended = crew.end(patience);
-        // Until now these addresses were ours.
-        drop(guard);
         let closed = clerk.close(CLOSING);
         if let Closed::Hanging(address) = closed {
             problems.push(format!(
@@ -273,6 +368,19 @@ impl Appliance {
             ));
         }
         let census: Vec<_> = ended.reports.iter().map(|report| report.census).collect();
+        let contested = contested(&guard);
+        // Until now these addresses were ours.
+        drop(guard);
+        // Nothing reaches their devices any more but what the kernel has already: without a report it may be anything.
+        let held: Vec<Held> =
+            ended.held.into_iter().map(|worker| Held::of(worker, &ended.reports, &shared)).collect();
+        if !held.is_empty() {
+            // Their memory stays, and its socket would.
+            if let Err(e) = umem.close_first_socket() {
+                problems.push(format!("cannot let go of a queue: {e}"));
+            }
+        }
+        let failed = ended.reports.iter().flat_map(|report| report.failed.clone()).collect();
         let mut busy: Vec<_> = ended.reports.iter().flat_map(|report| report.busy.clone()).collect();
         busy.sort_unstable();
         let stopped = Stopped {
@@ -284,7 +392,11 @@ impl Appliance {
             busy: busy.into_iter().map(|(address, commands)| (address.to_string(), commands)).collect(),
             drained: ended.drained,
             died: ended.died.len() + usize::from(closed == Closed::Died),
-            held: ended.held.len(),
+            held,
+            failed,
+            refused,
+            contested,
+            watch,
             patience,
             interfaces: ports.iter().map(|port| port.facts.name.clone()).collect(),
             totals: watch::totals(&counters),
@@ -304,11 +416,11 @@ const CLOSING: Duration = Duration::from_secs(2);
 type Archive = (Box<dyn Store + Send>, Option<String>);
 
 /// Where the state of slots is kept; locked, if that is a directory.
-fn open_store(config: &Config, keeper: &dyn Keeper) -> Result<Archive, StartError> {
+fn open_store(config: &Config, keeper: &dyn Keeper, memory: &Memory) -> Result<Archive, StartError> {
     let Some(path) = &config.state_dir else {
         let warning = "no state directory: config strings, masks and reservations that hosts set are lost when xshelf \
                        ends; give it one with --state-dir, or state-dir in the configuration";
-        return Ok((Box::new(Forgetful), Some(warning.to_owned())));
+        return Ok((Box::new(memory.clone()), Some(warning.to_owned())));
     };
     let failed = |source| StartError::StateDirectory { path: path.clone(), source };
     let directory = keeper.lock_directory(path).map_err(failed)?;
@@ -429,7 +541,8 @@ fn open_port(
 ) -> Result<OpenPort, StartError> {
     let (steer, standing) = keeper.establish(&facts, mode)?;
     let queues = choose_queues(interface, &facts, standing.queues)?;
-    let port = OpenPort { facts, standing, steer, queues, lost: false };
+    let all_queues = interface.queues == Queues::All;
+    let port = OpenPort { facts, standing, steer, queues, all_queues, trouble: None };
     if port.queues.iter().any(|&queue| port.transmits(queue.into())) {
         return Ok(port);
     }
@@ -558,6 +671,12 @@ fn post_guard(
     Ok(Guard::start(ports.iter().map(|port| (&port.facts, &port.steer)), &wards, keeper, patient)?)
 }
 
+/// Slots that somebody else answers for, too.
+fn contested(guard: &Guard) -> Vec<Address> {
+    let rivals = guard.rivals().into_iter().filter(|rival| rival.sight == Sight::Answers);
+    rivals.map(|rival| rival.slot).collect()
+}
+
 /// Takes out the slots that must not be served, and gives the configuration without them.
 fn stand_down(config: &Config, slots: &mut Vec<OpenSlot>, refused: &[Address]) -> Result<Config, StartError> {
     let mut config = config.clone();
@@ -625,6 +744,19 @@ fn deal(slots: Vec<OpenSlot>, topology: &Topology) -> Vec<Vec<OpenSlot>> {
         hands[usize::from(owner.0)].push(slot);
     }
     hands
+}
+
+/// Tells the workers which slots had failed before, so that they promise no more than they did.
+fn recall(failed: &BTreeSet<Address>, shared: &Shared) {
+    for (address, route) in shared.routes.all().filter(|(address, _)| failed.contains(address)) {
+        let post = &shared.posts[usize::from(route.worker.0)];
+        if post.command(Control::Failed { slot: route.slot }).is_err() {
+            // There is room for several commands of each slot.
+            tracing::error!(
+                "slot {address}: it could not be told that it had failed; this is a defect, please report it"
+            );
+        }
+    }
 }
 
 /// Starts a worker that owns these slots; `plan` has none yet.

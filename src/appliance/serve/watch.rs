@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// What has been said already.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub struct Watch {
     said: Vec<Counter>,
 }
 

@@ -9,7 +9,7 @@
 //! Invariant: every [`Errand::Save`] is answered by one [`Control::Saved`], after the store has said how it went; XDP never
 //! drops what the state in force admits.
 
-use super::store::{Store, StoreError};
+use super::store::Store;
 use crate::frame::WorkerId;
 use crate::protocol::Address;
 use crate::shelf::SlotState;
@@ -36,24 +36,6 @@ pub trait MaskHook: Send {
 impl MaskHook for () {
     fn widen(&mut self, _: Address, _: &SlotState, _: &SlotState) {}
     fn narrow(&mut self, _: Address, _: &SlotState) {}
-}
-
-/// A state in memory only: it ends with the process.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Forgetful;
-
-impl Store for Forgetful {
-    fn save(&mut self, _: Address, _: &SlotState) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn load(&mut self, _: Address) -> Result<Option<SlotState>, super::store::LoadError> {
-        Ok(None)
-    }
-
-    fn settle(&mut self) -> bool {
-        true
-    }
 }
 
 /// The slot whose state is on its way to the disk.

@@ -121,6 +121,14 @@ pub enum StartError {
         /// The slots.
         slots: String,
     },
+    /// No slot can be opened, for the devices have not answered what they were sent before.
+    #[error(
+        "none of the slots {slots} can be opened before its device has answered what it was sent; check the devices"
+    )]
+    AllHeld {
+        /// The slots.
+        slots: String,
+    },
     /// Memory or a socket.
     #[error("{}", Causes(.0))]
     Xsk(#[from] XskError),

@@ -3,7 +3,32 @@
 //! Not here: ending it (`start`).
 //! Invariant: an end is clean only if every request was answered and every chunk came home.
 
+use crate::appliance::serve::watch::Watch;
+use crate::protocol::Address;
+use crate::worker::{Lingering, Report, Shared};
 use std::time::Duration;
+
+/// Slots with commands that a device has not answered, and may carry out at any time.
+#[derive(Debug)]
+pub struct Held {
+    /// The worker that owned them.
+    pub worker: Lingering,
+    /// The slots; of a worker that did not say, all it had.
+    pub slots: Vec<Address>,
+}
+
+impl Held {
+    pub(super) fn of(worker: Lingering, reports: &[Report], shared: &Shared) -> Self {
+        let slots = match reports.iter().find(|report| report.worker == worker.worker) {
+            Some(report) => report.busy.iter().map(|(address, _)| *address).collect(),
+            None => {
+                let owned = shared.routes.all().filter(|(_, route)| route.worker == worker.worker);
+                owned.map(|(address, _)| address).collect()
+            }
+        };
+        Self { worker, slots }
+    }
+}
 
 /// How an appliance ended.
 #[derive(Debug)]
@@ -25,7 +50,15 @@ pub struct Stopped {
     /// Threads that died.
     pub died: usize,
     /// Workers that the kernel keeps until their device answers.
-    pub held: usize,
+    pub held: Vec<Held>,
+    /// Slots of which a write or flush failed for good.
+    pub failed: Vec<Address>,
+    /// Slots that were not served because of another target.
+    pub refused: Vec<Address>,
+    /// Slots that another target answers for, served or not.
+    pub contested: Vec<Address>,
+    /// What was said of the counters.
+    pub watch: Watch,
     /// How long was waited at most.
     pub patience: Duration,
     /// Interfaces that were served on.
@@ -45,8 +78,8 @@ impl Stopped {
         self.drained && self.died == 0 && self.leaked == 0 && self.counted == self.expected
     }
 
-    /// Says how it went.
-    pub fn log(&self) {
+    /// Says how it went, and if it is the end of the process, that too.
+    pub fn log(&self, last: bool) {
         for problem in &self.problems {
             tracing::error!("{problem}");
         }
@@ -86,13 +119,15 @@ impl Stopped {
                 self.leaked
             );
         }
-        if self.held > 0 {
+        if !self.held.is_empty() {
             tracing::error!(
                 "the kernel keeps {} threads of this process until their device answers; it cannot be killed before",
-                self.held
+                self.held.len()
             );
         }
-        tracing::info!("stopped; XDP program taken off {}", self.interfaces.join(", "));
+        if last {
+            tracing::info!("stopped; XDP program taken off {}", self.interfaces.join(", "));
+        }
     }
 }
 
@@ -111,7 +146,11 @@ mod tests {
             busy: vec![],
             drained: true,
             died: 0,
-            held: 0,
+            held: vec![],
+            failed: vec![],
+            refused: vec![],
+            contested: vec![],
+            watch: Watch::default(),
             patience: Duration::from_secs(10),
             interfaces: vec![],
             totals: String::new(),

@@ -1,5 +1,6 @@
+use super::super::memory::Memory;
 use super::super::simulated::{Fault, SimulatedDirectory};
-use super::super::store::{LoadError, RecordStore};
+use super::super::store::{LoadError, RecordStore, StoreError};
 use super::*;
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
@@ -143,7 +144,7 @@ fn what_a_failed_change_has_left_is_put_right_at_the_end_at_the_latest() {
 
 #[test]
 fn without_a_directory_everything_is_kept_until_the_end() {
-    let office = Office::open(Forgetful);
+    let office = Office::open(Memory::default());
     office.save(B, &state("one"));
     assert_eq!(office.next(), widened(B, state(""), state("one")));
     assert_eq!(office.close(), (Closed::Done, vec![answered(B, true)]));
@@ -154,7 +155,7 @@ fn an_answer_waits_until_its_worker_has_room() {
     let (errands, receiver) = mpsc::sync_channel(1);
     let (answers, seen) = mpsc::sync_channel(1);
     let busy = Mutex::new(3);
-    let clerk = Clerk::start(receiver, Forgetful, (), [(A, state(""))], move |_, control| {
+    let clerk = Clerk::start(receiver, Memory::default(), (), [(A, state(""))], move |_, control| {
         let mut busy = busy.lock().unwrap();
         if *busy > 0 {
             *busy -= 1;
@@ -205,7 +206,7 @@ fn a_hanging_disk_does_not_hang_the_end() {
 
 #[test]
 fn a_worker_that_does_not_go_does_not_hang_the_end() {
-    let office = Office::open(Forgetful);
+    let office = Office::open(Memory::default());
     assert_eq!(office.clerk.close(Duration::from_millis(10)), Closed::Waiting);
     drop(office.errands);
 }
@@ -220,7 +221,7 @@ fn a_clerk_that_died_is_seen() {
         fn narrow(&mut self, _: Address, _: &SlotState) {}
     }
     let (errands, receiver) = mpsc::sync_channel(1);
-    let clerk = Clerk::start(receiver, Forgetful, Broken, [(A, state(""))], |_, _| Ok(())).unwrap();
+    let clerk = Clerk::start(receiver, Memory::default(), Broken, [(A, state(""))], |_, _| Ok(())).unwrap();
     errands
         .send(Errand::Save { worker: WorkerId(0), slot: 0, address: A, state: Box::new(state("one")) })
         .unwrap();

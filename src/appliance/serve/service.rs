@@ -1,0 +1,296 @@
+//! The service from its first start to its end: an appliance, and the next one when its ports need that.
+//!
+//! ```text
+//!            a port is another one              starts
+//! appliance ───────────────────────► stop ──┬──────────────► appliance
+//!                                           └──► wait ──┘ ▲
+//!                                                 └───────┘ tries again
+//! ```
+//!
+//! Not here: how an appliance is put together (`start`), or what has become of a port (`ports`).
+//! Invariant: a slot is opened again only when nothing that was sent to its device before can be carried out any more.
+
+use super::start::{Appliance, Causes, Held, Past, StartError, obstacles};
+use crate::appliance::config::{Config, Interface, Rivals, Slot};
+use crate::appliance::keeper::Keeper;
+use crate::appliance::notify;
+use crate::frame::WorkerId;
+use crate::net::nic::Facts;
+use crate::protocol::Address;
+use crate::storage::device::Options;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long commands in flight have to end before another appliance is started: hosts wait as long, and more than a disk
+/// in good order takes.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// After how long a start is tried again, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// How often a slot is tried that could not be opened.
+const SLOTS: Duration = Duration::from_secs(30);
+
+/// What runs.
+enum Now {
+    Serving(Box<Appliance>),
+    /// Nothing, until the next try.
+    Waiting {
+        why: String,
+        next: Instant,
+        pause: Duration,
+        /// The reasons that were said.
+        said: BTreeSet<String>,
+    },
+}
+
+/// A slot that is not served, though it is configured.
+struct LeftOut {
+    slot: Slot,
+    /// When to try it next.
+    next: Instant,
+}
+
+/// The service.
+pub(super) struct Service<'a> {
+    config: &'a Config,
+    keeper: &'a dyn Keeper,
+    past: Past,
+    now: Now,
+    /// What the kernel still does for workers of before; their slots stay closed.
+    held: Vec<Held>,
+    /// Slots that could not be opened when it was started again.
+    left_out: Vec<LeftOut>,
+    /// Slots that another target had at the first start: they are not begun with in the middle of everything.
+    refused: BTreeSet<Address>,
+    /// Slots that another target has begun to answer for while they were served: they are not given up.
+    contested: BTreeSet<Address>,
+    /// Interfaces that could not be served on when it was started again.
+    awaited: Vec<Interface>,
+    /// Whether an appliance lost frames.
+    defective: bool,
+}
+
+impl<'a> Service<'a> {
+    /// Starts it for the first time.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    pub(super) fn start(config: &'a Config, keeper: &'a dyn Keeper) -> Result<Self, StartError> {
+        let mut past = Past::default();
+        let appliance = Appliance::start(config, keeper, &mut past)?;
+        past.again = true;
+        tracing::info!("{appliance}");
+        Ok(Self {
+            config,
+            keeper,
+            past,
+            now: Now::Serving(Box::new(appliance)),
+            held: Vec::new(),
+            left_out: Vec::new(),
+            refused: BTreeSet::new(),
+            contested: BTreeSet::new(),
+            awaited: Vec::new(),
+            defective: false,
+        })
+    }
+
+    /// What is served, and before that what is wrong, in one line.
+    pub(super) fn status(&self) -> String {
+        let held = self.held.iter().flat_map(|held| &held.slots);
+        let mut slots: Vec<Address> =
+            held.copied().chain(self.left_out.iter().map(|l| l.slot.address)).collect();
+        slots.sort_unstable();
+        let slots: Vec<String> = slots.iter().map(Address::to_string).collect();
+        let slots = (!slots.is_empty()).then(|| format!("not served for now: {}", slots.join(" ")));
+        let refused: Vec<String> = self.refused.iter().map(Address::to_string).collect();
+        let refused = (!refused.is_empty())
+            .then(|| format!("not served because another target had the address: {}", refused.join(" ")));
+        let ports: Vec<&str> = self.awaited.iter().map(|interface| interface.name.as_str()).collect();
+        let ports = (!ports.is_empty()).then(|| format!("waiting for {}", ports.join(", ")));
+        let now = match &self.now {
+            Now::Serving(appliance) => appliance.status(),
+            Now::Waiting { why, .. } => format!("nothing is served: {why}"),
+        };
+        slots.into_iter().chain(refused).chain(ports).chain([now]).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Workers that ended without being told, which is a defect.
+    pub(super) fn dead_workers(&self) -> Vec<WorkerId> {
+        match &self.now {
+            Now::Serving(appliance) => appliance.dead_workers(),
+            Now::Waiting { .. } => Vec::new(),
+        }
+    }
+
+    /// Looks after what runs, and starts it again where that is needed and possible.
+    pub(super) fn look(&mut self) {
+        match &mut self.now {
+            Now::Serving(appliance) => {
+                appliance.look(self.keeper);
+                if let Some(why) = appliance.worn().map(str::to_owned).or_else(|| self.news()) {
+                    self.renew(&why);
+                }
+            }
+            Now::Waiting { next, .. } if *next <= Instant::now() => self.try_again(),
+            Now::Waiting { .. } => {}
+        }
+    }
+
+    /// Why more can be served than is, if so.
+    fn news(&mut self) -> Option<String> {
+        if let Some(over) = self.held.iter().position(|held| held.worker.is_over()) {
+            let slots: Vec<String> = self.held.remove(over).slots.iter().map(Address::to_string).collect();
+            return Some(format!("slot {}: the device has answered", slots.join(" ")));
+        }
+        let (config, keeper) = (self.config, self.keeper);
+        if let Some(back) = self.awaited.iter().find(|i| usable(i, &config.slots, keeper).is_ok()) {
+            return Some(format!("{}: it can be served on again", back.name));
+        }
+        let now = Instant::now();
+        for left in self.left_out.iter_mut().filter(|left| left.next <= now) {
+            left.next = now + SLOTS;
+            let Slot { path, read_only, write_back, offset, length, .. } = &left.slot;
+            let (read_only, write_back, offset, length) = (*read_only, *write_back, *offset, *length);
+            if keeper.claim(path, Options { read_only, write_back, offset, length }).is_ok() {
+                return Some(format!("slot {}: {} can be opened again", left.slot.address, path.display()));
+            }
+        }
+        None
+    }
+
+    /// Ends what runs and starts another.
+    fn renew(&mut self, why: &str) {
+        tracing::warn!(
+            "{why}; starting again in place: commands in flight have {} s to end, and hosts repeat the others",
+            PATIENCE.as_secs()
+        );
+        let (next, said) = (Instant::now(), BTreeSet::new());
+        let waiting = Now::Waiting { why: why.to_owned(), next, pause: PAUSES.0, said };
+        if let Now::Serving(appliance) = std::mem::replace(&mut self.now, waiting) {
+            notify::alive();
+            let mut stopped = appliance.stop(PATIENCE);
+            stopped.log(false);
+            self.defective |= stopped.drained && !stopped.is_clean();
+            self.refused.extend(stopped.refused.drain(..));
+            self.contested.extend(stopped.contested.drain(..).filter(|slot| !self.refused.contains(slot)));
+            self.past.failed.extend(stopped.failed.drain(..));
+            self.past.watch = std::mem::take(&mut stopped.watch);
+            for held in stopped.held.drain(..).filter(|held| !held.slots.is_empty()) {
+                for slot in &held.slots {
+                    tracing::error!(
+                        "slot {slot}: its device has not answered all it was sent, so the slot is not served until it \
+                         has: what is in flight could be written after newer data; check the device"
+                    );
+                }
+                self.held.push(held);
+            }
+        }
+        // Whatever keeps these from being served may be over.
+        self.left_out.clear();
+        self.awaited.clear();
+        self.try_again();
+    }
+
+    /// Starts an appliance of what can be had.
+    fn try_again(&mut self) {
+        notify::alive();
+        self.held.retain(|held| !held.worker.is_over());
+        let started = self.start_again();
+        notify::alive();
+        match started {
+            Ok(appliance) => {
+                tracing::info!("started again: {appliance}");
+                self.now = Now::Serving(Box::new(appliance));
+            }
+            Err(e) => {
+                let reason = Causes(&e).to_string();
+                if let Now::Waiting { why, next, pause, said } = &mut self.now {
+                    if said.insert(reason.clone()) {
+                        tracing::error!("nothing is served: {reason}; trying again every few seconds");
+                    }
+                    *why = reason;
+                    *next = Instant::now() + *pause;
+                    *pause = (*pause * 2).min(PAUSES.1);
+                }
+            }
+        }
+    }
+
+    fn start_again(&mut self) -> Result<Appliance, StartError> {
+        let mut config = self.config.clone();
+        let (mut awaited, mut first) = (Vec::new(), None);
+        config.interfaces.retain(|interface| match usable(interface, &self.config.slots, self.keeper) {
+            Ok(()) => true,
+            Err(e) => {
+                awaited.push((interface.clone(), e.to_string()));
+                first.get_or_insert(e);
+                false
+            }
+        });
+        match first {
+            Some(e) if config.interfaces.is_empty() => return Err(e),
+            // There may be fewer workers than slots ask for, and to be served by another is better than not at all.
+            Some(_) => config.slots.iter_mut().for_each(|slot| slot.worker = None),
+            None => {}
+        }
+        let held: BTreeSet<Address> = self.held.iter().flat_map(|held| held.slots.iter().copied()).collect();
+        config.slots.retain(|slot| !held.contains(&slot.address) && !self.refused.contains(&slot.address));
+        for slot in config.slots.iter_mut().filter(|slot| self.contested.contains(&slot.address)) {
+            if slot.rivals == Rivals::Refuse {
+                slot.rivals = Rivals::Alarm;
+            }
+        }
+        let mut closed = Vec::new();
+        let appliance = loop {
+            if config.slots.is_empty() {
+                let slots: Vec<String> = self.config.slots.iter().map(|s| s.address.to_string()).collect();
+                return Err(closed.pop().map_or(StartError::AllHeld { slots: slots.join(" ") }, |(_, e)| e));
+            }
+            match Appliance::start(&config, self.keeper, &mut self.past) {
+                Ok(appliance) => break appliance,
+                Err(StartError::Slot(e)) => {
+                    let Some(at) = config.slots.iter().position(|slot| slot.address == e.address()) else {
+                        return Err(e.into());
+                    };
+                    closed.push((config.slots.remove(at), StartError::Slot(e)));
+                }
+                Err(e) => return Err(e),
+            }
+        };
+        let next = Instant::now() + SLOTS;
+        for (slot, e) in closed {
+            tracing::error!("{}; the slot is not served until it can be opened", Causes(&e));
+            self.left_out.push(LeftOut { slot, next });
+        }
+        for (interface, why) in awaited {
+            tracing::error!("{why}; {} is not served on until then", interface.name);
+            self.awaited.push(interface);
+        }
+        Ok(appliance)
+    }
+
+    /// Ends it; says whether all was well to the end.
+    pub(super) fn stop(self, patience: Duration) -> bool {
+        let clean = match self.now {
+            Now::Serving(appliance) => {
+                let stopped = appliance.stop(patience);
+                stopped.log(true);
+                stopped.is_clean()
+            }
+            Now::Waiting { why, .. } => {
+                tracing::info!("stopped; nothing was served: {why}");
+                true
+            }
+        };
+        let held = self.held.iter().filter(|held| !held.worker.is_over()).count();
+        if held > 0 {
+            tracing::error!("the kernel keeps {held} threads of this process until their device answers");
+        }
+        clean && held == 0 && !self.defective
+    }
+}
+
+/// Whether an interface can be served on now.
+fn usable(interface: &Interface, slots: &[Slot], keeper: &dyn Keeper) -> Result<(), StartError> {
+    let facts: Facts = keeper.facts(&interface.name)?;
+    obstacles(&facts, slots).into_iter().next().map_or(Ok(()), Err)
+}
