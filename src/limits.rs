@@ -131,6 +131,9 @@ pub const MAX_SLOT: u8 = 254;
 /// Others who answer or ask for our addresses that are remembered at once, a pair of slot and address each.
 pub const RIVALS: usize = 1024;
 
+/// How long a command may be at a disk before that counts as hanging.
+pub const HUNG: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Seconds a stop waits for requests in flight before it names the slots that hold them.
 pub const STOP_SECONDS: u64 = 10;
 

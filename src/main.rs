@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use xshelf::appliance::control::client;
 use xshelf::appliance::{check, import, serve};
 use xshelf::exit::Exit;
 use xshelf::initiator::{BenchArgs, DiscoverArgs, ProbeArgs, bench, discover, probe};
@@ -13,6 +14,7 @@ Examples:
   xshelf import /etc/vblade.conf.d                     a configuration from that of vblade or ggaoed
   xshelf discover eth1                                 which shelves and slots answer on eth1
   xshelf bench eth1 7.0 --mode read                    how fast a slot is read
+  xshelf status                                        how the shelf that runs here is
   xshelf probe eth1 7.0                                is the path to a slot and back healthy
 
 Each subcommand explains itself with examples: xshelf help check";
@@ -33,6 +35,8 @@ enum Command {
     Discover(DiscoverArgs),
     Bench(BenchArgs),
     Probe(ProbeArgs),
+    Status(client::StatusArgs),
+    Slot(client::SlotArgs),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,8 @@ fn main() -> ExitCode {
         Command::Import(args) => import::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Bench(args) => bench::run(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Probe(args) => probe::run(args).map_err(|e| (e.exit(), e.to_string())),
+        Command::Status(args) => client::status(args).map_err(|e| (e.exit(), e.to_string())),
+        Command::Slot(args) => client::slot(args).map_err(|e| (e.exit(), e.to_string())),
         Command::Discover(args) => discover::run(args).map_err(|e| (e.exit(), e.to_string())),
     };
     match done {

@@ -18,23 +18,25 @@ fn images(names: &[&str]) -> tempfile::TempDir {
 }
 
 /// A running binary and what it says; killed when the test ends before it does.
-struct Served(Child, tempfile::NamedTempFile);
+struct Served(Child, tempfile::TempDir);
 
 impl Served {
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let log = tempfile::NamedTempFile::new().unwrap();
+        let runtime = tempfile::tempdir().unwrap();
+        let log = std::fs::File::create(runtime.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_xshelf"))
             .arg("serve")
             .args(arguments)
             .env_remove("JOURNAL_STREAM")
             .env_remove("NOTIFY_SOCKET")
+            .env("RUNTIME_DIRECTORY", runtime.path())
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log.reopen().unwrap())
+            .stderr(log)
             .spawn()
             .expect("the binary runs");
-        Self(child, log)
+        Self(child, runtime)
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -44,7 +46,7 @@ impl Served {
 
     /// What it has said on standard error.
     fn log(&self) -> String {
-        std::fs::read_to_string(self.1.path()).unwrap()
+        std::fs::read_to_string(self.1.path().join("log")).unwrap()
     }
 
     /// Waits for its end: exit code and standard error.

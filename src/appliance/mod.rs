@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod config;
+pub mod control;
 pub mod guard;
 pub mod import;
 pub mod keeper;

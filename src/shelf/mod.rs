@@ -14,7 +14,7 @@
 //! | 2 | shelf and slot are ours, wildcards included | `OtherAddress` | [`Routes`] |
 //! |   | VLAN of the frame is that of the slot | `OtherVlan` | [`Slot::decide`] |
 //! | 3 | source on the lists of those who may talk to the slot | `Masked` | [`Slot::decide`] |
-//! | 4 | a failed slot answers config and reads; what would promise something gets ATA status 61/04 | - | [`Slot::decide`] |
+//! | 4 | a failed slot answers config and reads; what would promise something gets ATA status 61/04, and of a disk that is gone whatever needs it | - | [`Slot::decide`] |
 //! | 5 | the argument header is all there | `Runt` | [`Slot::decide`] |
 //! | 6 | the command is known: else AoE error 1, and silence to a wildcard | `Wildcard` | [`Slot::decide`] |
 //! |   | ATA: reservation, opcode, count, data, range, read-only | `Wildcard` | [`Slot::decide`], [`command::decode`] |
@@ -23,6 +23,7 @@
 
 pub mod admit;
 pub mod command;
+pub mod condition;
 pub mod identify;
 pub mod order;
 pub mod reply;
@@ -33,6 +34,7 @@ pub mod state;
 
 pub use admit::{Admitted, Refusal, admit};
 pub use command::{Access, Io};
+pub use condition::{Condition, Tried, Why};
 pub use order::{Order, Turn};
 pub use routes::{Route, Routes, RoutesError};
 pub use slot::{AtaText, Decision, Health, Path, ReservedAnswer, Slot, SlotFacts, TextError};

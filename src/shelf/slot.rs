@@ -5,6 +5,7 @@
 
 use super::admit::{Admitted, Refusal};
 use super::command::{self, Bounds, Io};
+use super::condition::Condition;
 use super::order::Order;
 use super::state::{MacList, SlotState};
 use super::{identify, reply, smart};
@@ -196,8 +197,7 @@ pub struct Slot {
     identify: [u8; limits::SECTOR],
     /// SMART is switched on.
     smart: bool,
-    /// A write or a flush failed in a way that leaves the medium unknown: no write is promised durable any more.
-    failed: bool,
+    condition: Condition,
     /// A change of the state is on its way to stable storage.
     changing: bool,
     /// The state it leads to.
@@ -214,7 +214,7 @@ impl Slot {
             identify: identify::page(&facts, true),
             facts,
             smart: true,
-            failed: false,
+            condition: Condition::Serving,
             changing: false,
             next: Box::default(),
             order: Order::default(),
@@ -227,15 +227,30 @@ impl Slot {
         &self.facts
     }
 
-    /// Whether a write or flush failed for good.
+    /// What may be promised of its disk.
     #[must_use]
-    pub fn failed(&self) -> bool {
-        self.failed
+    pub fn condition(&self) -> Condition {
+        self.condition
     }
 
-    /// Notes that a write or flush failed for good; true the first time.
-    pub fn fail(&mut self) -> bool {
-        !std::mem::replace(&mut self.failed, true)
+    /// Whether nothing is promised any more: a write or flush failed for good, or the disk is gone.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.condition != Condition::Serving
+    }
+
+    /// Notes that its disk is in such a condition; true when that is worse than what was known.
+    pub fn worsen(&mut self, condition: Condition) -> bool {
+        let worse = self.condition.is_better_than(condition);
+        if worse {
+            self.condition = condition;
+        }
+        worse
+    }
+
+    /// Serves again: it has another way to its disk, of which nothing bad is known.
+    pub fn recover(&mut self) {
+        self.condition = Condition::Serving;
     }
 
     /// Its size is now so many sectors; true when that is news.
@@ -256,6 +271,15 @@ impl Slot {
     pub fn admits(&self, host: Mac) -> bool {
         let on = |list: &[Mac]| list.is_empty() || list.contains(&host);
         on(&self.facts.allow) && on(&self.facts.state.mask)
+    }
+
+    /// Whether its condition forbids a command.
+    fn refuses(&self, io: Io) -> bool {
+        match self.condition {
+            Condition::Serving => false,
+            Condition::Failed(_) => io.access.promises(),
+            Condition::Gone(_) => true,
+        }
     }
 
     /// Whether a reservation keeps a host from ATA commands.
@@ -543,7 +567,7 @@ impl Slot {
                 ReservedAnswer::Ata => Ok(refused(frame, Outcome::ABORTED)),
             };
         }
-        let health = if self.failed { Health::Failing } else { self.facts.health };
+        let health = if self.failed() { Health::Failing } else { self.facts.health };
         let bounds = Bounds {
             sectors: self.facts.sectors,
             most: path.sectors,
@@ -568,9 +592,7 @@ impl Slot {
                 Decision::Silence(Refusal::Wildcard)
             }
             Ok(command::Command::SmartSwitch(_)) if path.wildcard => Decision::Silence(Refusal::Wildcard),
-            Ok(command::Command::Io(io)) if self.failed && io.access.promises() => {
-                refused(frame, Outcome::FAULT)
-            }
+            Ok(command::Command::Io(io)) if self.refuses(io) => refused(frame, Outcome::FAULT),
             Ok(command::Command::Io(io)) => Decision::Io(io, ata),
             Ok(command::Command::Identify) => {
                 let decision = page(frame, &self.identify);

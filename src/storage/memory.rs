@@ -273,6 +273,19 @@ impl MemoryStorage {
 }
 
 impl Storage for MemoryStorage {
+    type Backing = Vec<u8>;
+
+    fn replace(&mut self, file: FileId, new: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Option<Vec<u8>>> {
+        let busy = self.waiting.iter().any(|w| w.job.file == file);
+        match self.disks.get_mut(usize::from(file.0)) {
+            Some(place) if !busy => {
+                let disk = new.map(|bytes| Disk { size: bytes.len(), bytes, read_only: false });
+                Ok(std::mem::replace(place, disk).map(|old| old.bytes))
+            }
+            _ => Err(new),
+        }
+    }
+
     fn submit(&mut self, job: Job) -> Result<(), Job> {
         if self.in_flight() >= self.capacity {
             return Err(job);

@@ -162,6 +162,24 @@ pub trait Storage {
     /// So many bytes of the file are served from now on, because it has grown or shrunk: jobs beyond fail with
     /// [`Failure::Short`], jobs up to there no longer do.
     fn resized(&mut self, file: FileId, bytes: u64);
+
+    /// What can be behind a file's number.
+    type Backing: Send + 'static
+    where
+        Self: Sized;
+
+    /// Puts another backing behind a file's number, or none; jobs for a number without fail with EBADF. Gives the one that
+    /// was there: closing it can take as long as it likes, so drop it where that stalls nobody.
+    ///
+    /// # Errors
+    /// Gives the new one back, and keeps the old one, when jobs of the file are in flight or the kernel refuses.
+    fn replace(
+        &mut self,
+        file: FileId,
+        new: Option<Self::Backing>,
+    ) -> Result<Option<Self::Backing>, Option<Self::Backing>>
+    where
+        Self: Sized;
 }
 
 /// A storage that can put its worker to sleep.

@@ -920,6 +920,25 @@ fn setup_error(source: io::Error, disabled: u8) -> SetupError {
 }
 
 impl Storage for UringStorage {
+    type Backing = Device;
+
+    fn replace(&mut self, file: FileId, new: Option<Device>) -> Result<Option<Device>, Option<Device>> {
+        let known = self.file(file).is_some();
+        match new {
+            None if !known => Ok(None),
+            None => self.remove_file(file).map(Some).map_err(|_| None),
+            Some(new) if known => self.replace_file(file, new).map(Some).map_err(|refused| Some(refused.1)),
+            Some(new) => {
+                let index = usize::from(file.0);
+                if index >= self.files.len() || self.set_file(index, new.as_fd().as_raw_fd()).is_err() {
+                    return Err(Some(new));
+                }
+                self.files[index] = Some(new);
+                Ok(None)
+            }
+        }
+    }
+
     fn submit(&mut self, job: Job) -> Result<(), Job> {
         if self.in_flight() >= self.slots.len() {
             return Err(job);

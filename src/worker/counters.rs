@@ -104,6 +104,8 @@ counters! {
     DropTooOften = "drop-too-often",
     /// Dropped: too many changes of one slot's state at once.
     DropChanges = "drop-changes",
+    /// Dropped: the slot is just getting its disk back.
+    DropRecovering = "drop-recovering",
     /// Chunks of frames that were not sent when the worker ended, because their port was down. Their frames counted as
     /// replies or announcements before.
     Unsent = "unsent",
@@ -137,6 +139,7 @@ impl Counter {
         Self::DropHandOver,
         Self::DropTooOften,
         Self::DropChanges,
+        Self::DropRecovering,
     ];
 }
 

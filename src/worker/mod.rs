@@ -5,6 +5,7 @@
 //! Invariant: a slot is touched by its owner only, and every chunk returns to its home.
 
 mod bell;
+mod board;
 mod counters;
 mod lane;
 mod pace;
@@ -15,6 +16,7 @@ mod thread;
 mod turn;
 
 pub use bell::Ringer;
+pub use board::{Board, Cell, Parcel};
 pub use counters::{Counter, Counters};
 pub use pace::Rate;
 pub use post::{Mail, Post};
@@ -24,7 +26,7 @@ pub use turn::{Census, Worker};
 use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerId};
 use crate::limits;
 use crate::protocol::{Address, Header, Mac};
-use crate::shelf::{Health, Path, Routes, SlotFacts, SlotState};
+use crate::shelf::{Health, Path, Routes, SlotFacts, SlotState, Why};
 use crate::storage::FileId;
 use arrayvec::ArrayVec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -77,6 +79,12 @@ impl Port {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.running.load(Ordering::Relaxed)
+    }
+
+    /// The MTU in bytes.
+    #[must_use]
+    pub fn mtu(&self) -> u32 {
+        self.reach.load(Ordering::Relaxed) >> 8
     }
 
     /// Sectors advertised and accepted in one command; see [`limits::sectors_for`].
@@ -270,8 +278,29 @@ pub enum Control {
         /// What it says.
         health: Health,
     },
-    /// A write or flush of a slot failed for good before this worker had it.
+    /// A write or flush of a slot failed for good, or its device was gone, before this worker had it.
     Failed {
+        /// The slot.
+        slot: u16,
+        /// What it was seen by.
+        why: Why,
+    },
+    /// The backing of a slot was found to be gone.
+    Gone {
+        /// The slot.
+        slot: u16,
+        /// What it was seen by.
+        why: Why,
+    },
+    /// Let go of the backing of a slot, which is gone, once nothing is in flight there, and lay it out on the [`Board`]
+    /// for whoever closes it: as long as somebody has it, the kernel keeps what is left of it, and its name.
+    Release {
+        /// The slot.
+        slot: u16,
+    },
+    /// Serve the slot with the backing that lies on the [`Board`] for it, and no longer with the one before, once nothing
+    /// is in flight there; announce it.
+    Replace {
         /// The slot.
         slot: u16,
     },

@@ -8,6 +8,7 @@ use crate::frame::{Buffer, Chunk, QueueId};
 use crate::limits;
 use crate::protocol::ata::Ata;
 use crate::shelf::{Access, Admitted, Io};
+use std::time::Duration;
 
 /// Where the chunk with the headers is while the disk works.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Request {
     pub copies: Option<u32>,
     /// Of a command through the page cache that promises something: its number among those of its slot.
     pub serial: Option<u64>,
+    /// When the storage got it, on the worker's clock.
+    pub since: Duration,
 }
 
 impl Request {

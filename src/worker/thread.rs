@@ -4,7 +4,7 @@
 //! Invariant: a worker lies down only after it has looked at everything that could have come, so no wake-up is lost.
 
 use super::turn::{Census, Worker};
-use super::{Control, Plan, Shared};
+use super::{Board, Control, Plan, Shared};
 use crate::frame::{LayoutError, WorkerId};
 use crate::net::Queue;
 use crate::protocol::Address;
@@ -97,8 +97,6 @@ pub struct Report {
     pub census: Census,
     /// Slots whose commands had not ended, with how many.
     pub busy: Vec<(Address, usize)>,
-    /// Slots of which a write or flush failed for good.
-    pub failed: Vec<Address>,
 }
 
 /// A worker that has ended, but for what the kernel still does for it: a device that hangs has not answered all of its
@@ -151,7 +149,7 @@ impl Crew {
         Self { shared, members: Vec::new() }
     }
 
-    /// Starts a worker and waits until it can serve. `storage` is called in its thread, because an io_uring belongs to
+    /// Starts a worker, waits until it can serve, and gives the board with its slots. `storage` is called in its thread, because an io_uring belongs to
     /// the thread that made it.
     ///
     /// # Errors
@@ -162,7 +160,7 @@ impl Crew {
         queues: Vec<Q>,
         seat: Seat,
         storage: impl FnOnce(&Shared) -> Result<S, E> + Send + 'static,
-    ) -> Result<(), SpawnError<E>>
+    ) -> Result<Arc<Board>, SpawnError<E>>
     where
         Q: Queue + Send + 'static,
         S: Storage + Sleep,
@@ -184,16 +182,12 @@ impl Crew {
                         return;
                     }
                 };
-                let _ = ready.send(Ok(()));
+                let _ = ready.send(Ok(worker.board()));
                 let worker = run(worker, seat, &status);
                 worker.give_up_sending();
                 // Before the worker lets go of its ring, for that takes as long as a device hangs.
-                let _ = sender.send(Report {
-                    worker: id,
-                    census: worker.census(),
-                    busy: worker.busy_slots(),
-                    failed: worker.failed_slots(),
-                });
+                let _ =
+                    sender.send(Report { worker: id, census: worker.census(), busy: worker.busy_slots() });
             }
         };
         let thread = std::thread::Builder::new()
@@ -201,9 +195,9 @@ impl Crew {
             .spawn(body)
             .map_err(|source| SpawnError::Thread { worker: id.0, source })?;
         match started.recv() {
-            Ok(Ok(())) => {
+            Ok(Ok(board)) => {
                 self.members.push(Member { id, status, report, thread });
-                Ok(())
+                Ok(board)
             }
             Ok(Err(error)) => {
                 let _ = thread.join();

@@ -6,11 +6,14 @@
 mod changes;
 mod disk;
 mod doubts;
+mod swap;
 mod wildcards;
 
 use self::changes::Changes;
 use self::disk::Asked;
 use self::doubts::Doubts;
+use self::swap::Swap;
+use super::board::{Board, Cell};
 use super::counters::{Counter, Counters};
 use super::lane::Lane;
 use super::pace::{Bucket, Sources};
@@ -23,7 +26,7 @@ use crate::frame::{
 use crate::limits;
 use crate::net::{Flushed, Queue};
 use crate::protocol::Address;
-use crate::shelf::{self, Admitted, Decision, Order, Refusal, Slot};
+use crate::shelf::{self, Admitted, Condition, Decision, Order, Refusal, Slot};
 use crate::storage::{Done, FileId, Storage};
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
@@ -64,11 +67,13 @@ struct Disk {
     file: FileId,
     /// Set where errors may be those of other commands.
     doubts: Option<Doubts>,
+    /// What is to take its place.
+    swap: Option<Swap>,
 }
 
 impl Disk {
     fn new(plan: &SlotPlan) -> Self {
-        Self { file: plan.file, doubts: plan.cached.then(Doubts::default) }
+        Self { file: plan.file, doubts: plan.cached.then(Doubts::default), swap: None }
     }
 }
 
@@ -79,8 +84,13 @@ type Announcement = (usize, PortId, usize);
 struct Core<Q: Queue, S: Storage> {
     id: WorkerId,
     counters: Arc<Counters>,
+    board: Arc<Board>,
     slots: Vec<Slot>,
     disks: Vec<Disk>,
+    /// How many disks are to be replaced or let go.
+    swaps: usize,
+    /// When to look for how long the disks have had their commands.
+    next_look: Duration,
     lanes: Vec<Lane<Q>>,
     /// The lane to transmit from, by port.
     lane_of_port: Vec<Option<usize>>,
@@ -152,7 +162,10 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             runs: shared.layout.mint_runs(&shared.region, id)?,
             own_most: own.len(),
             own,
+            board: Arc::new(Board::new(slots.len())),
             disks: slots.iter().map(Disk::new).collect(),
+            swaps: 0,
+            next_look: Duration::ZERO,
             runs_of: vec![0; slots.len()],
             changes: slots.iter().map(|_| Changes::default()).collect(),
             requests: Requests::new(requests, slots.len()),
@@ -260,12 +273,6 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         all.filter(|(_, commands)| *commands > 0).collect()
     }
 
-    /// Slots of which a write or flush failed for good.
-    pub fn failed_slots(&self) -> Vec<Address> {
-        let failed = self.core.slots.iter().filter(|slot| slot.failed());
-        failed.map(|slot| slot.facts().address).collect()
-    }
-
     /// Where all chunks are.
     pub fn census(&self) -> Census {
         let core = &self.core;
@@ -283,6 +290,12 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             census.transmit += lent.transmit;
         }
         census
+    }
+
+    /// What others may know of its slots.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.core.board)
     }
 
     /// The storage.
@@ -336,6 +349,12 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             self.submit_ready(shared);
             self.storage.turn();
             busy = true;
+        }
+        if self.swaps > 0 {
+            self.swap_disks(shared);
+        }
+        if self.now >= self.next_look {
+            self.look();
         }
         for lane in &mut self.lanes {
             lane.flush();
@@ -391,9 +410,17 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                         slot.set_health(health);
                     }
                 }
-                Mail::Command(Control::Failed { slot }) => {
+                Mail::Command(Control::Failed { slot, why }) => {
                     // It was said when it happened.
-                    let _ = self.slots.get_mut(usize::from(slot)).map(Slot::fail);
+                    let _ = self.note_condition(slot, Condition::Failed(why));
+                }
+                Mail::Command(Control::Gone { slot, why }) => {
+                    self.worsen(slot, Condition::Gone(why));
+                }
+                Mail::Command(Control::Release { slot }) => self.plan_swap(slot, Some(Swap::Release)),
+                Mail::Command(Control::Replace { slot }) => {
+                    let parcel = self.board.slot(slot).and_then(Cell::take);
+                    self.plan_swap(slot, parcel.map(Swap::Replace));
                 }
                 Mail::Command(Control::Drain) => self.draining = true,
                 Mail::Command(Control::Exit) => self.exit = true,

@@ -343,6 +343,10 @@ impl Server {
         fs::set_permissions(&notify, fs::Permissions::from_mode(0o777)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let file = File::create(&log).unwrap();
+        // Its control socket is the lab's, unless the test wants another: all labs have the same names of interfaces.
+        if !command.get_envs().any(|(name, _)| name == "RUNTIME_DIRECTORY") {
+            command.env("RUNTIME_DIRECTORY", lab.directory.path());
+        }
         command.env("NOTIFY_SOCKET", &notify).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Self { child, log, notify: socket, status: String::new() }
@@ -389,6 +393,11 @@ impl Server {
     /// What it said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: libc::c_int) {

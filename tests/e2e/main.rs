@@ -17,6 +17,7 @@ mod lab;
 mod case;
 mod changes;
 mod conformance;
+mod control;
 mod differences;
 mod differential;
 mod frames;

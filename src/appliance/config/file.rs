@@ -7,6 +7,7 @@ use super::keys::{self, Table};
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean, line_and_column};
 use super::rules::{self, Draft, DraftInterface, DraftSlot, Given, Remedies};
 use super::{Config, Cores, Memory, Queues, numbers};
+use crate::appliance::control;
 use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -87,6 +88,13 @@ impl Reader<'_> {
             state_dir: self
                 .string(&top, "state-dir", |s| rules::absolute(s.as_ref()).map(|()| PathBuf::from(s)))
                 .map(|given| given.value),
+            control: self
+                .string(&top, "control-socket", |s| match s {
+                    "none" => Ok(control::Place::None),
+                    path => rules::absolute(path.as_ref()).map(|()| control::Place::At(PathBuf::from(path))),
+                })
+                .map(|given| given.value)
+                .unwrap_or_default(),
             ..Draft::default()
         };
         for at in self.array_of_tables(&top, "interface") {
@@ -406,6 +414,7 @@ path = \"/dev/sdb\"
     fn every_key_is_read() {
         let text = r#"
 state-dir = "/var/lib/xshelf"
+control-socket = "/run/x/y"
 [[interface]]
 name = "eth1"
 mode = "native"
@@ -516,7 +525,7 @@ spin-us = 1.5
 frames-per-queue = 1
 "#;
         let want = [
-            "1:1: error: color: there is no such key; remove it; known here: state-dir, interface, slot, \
+            "1:1: error: color: there is no such key; remove it; known here: state-dir, control-socket, interface, slot, \
              workers, memory",
             "2:13: error: state-dir: 'var' is a relative path, which would depend on where xshelf is started; \
              write it from / on",

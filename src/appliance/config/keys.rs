@@ -35,15 +35,25 @@ pub struct Table {
 pub const TOP: Table = Table {
     header: "",
     text: "Before the first table.",
-    keys: &[Key {
-        name: "state-dir",
-        values: "absolute path of a directory",
-        default: "$STATE_DIRECTORY, which systemd sets; else none",
-        text: "Where the config string, the MAC mask and the reservation are kept that hosts set on a slot over the \
-               wire: SHELF.SLOT.state, on the disk before the host is answered. Removing such a file while xshelf is \
-               stopped forgets them. Without a directory they end with the process. It is made if its parent exists, \
-               and locked: a second xshelf on the same directory does not start.",
-    }],
+    keys: &[
+        Key {
+            name: "state-dir",
+            values: "absolute path of a directory",
+            default: "$STATE_DIRECTORY, which systemd sets; else none",
+            text: "Where the config string, the MAC mask and the reservation are kept that hosts set on a slot over the \
+                   wire: SHELF.SLOT.state, on the disk before the host is answered. Removing such a file while xshelf is \
+                   stopped forgets them. Without a directory they end with the process. It is made if its parent exists, \
+                   and locked: a second xshelf on the same directory does not start.",
+        },
+        Key {
+            name: "control-socket",
+            values: "absolute path, or \"none\"",
+            default: "$RUNTIME_DIRECTORY/control, which systemd sets; else /run/xshelf/INTERFACE.sock of the first interface",
+            text: "Where `xshelf status` and `xshelf slot` reach it: a Unix socket for the user it runs as. Where one was \
+                   named that cannot be made, it does not start; without the usual one it serves all the same, and says \
+                   so.",
+        },
+    ],
 };
 
 /// `[[interface]]`

@@ -16,6 +16,7 @@ pub use quick::Quick;
 
 pub use crate::net::ladder::Mode;
 
+use crate::appliance::control;
 use crate::limits;
 use crate::protocol::{Address, Mac};
 use crate::shelf::{AtaText, ReservedAnswer};
@@ -34,6 +35,8 @@ pub struct Config {
     pub memory: Memory,
     /// Where what hosts set on slots is kept; absolute, or as given on the command line.
     pub state_dir: Option<PathBuf>,
+    /// Where it is asked how it is; absolute, or as given on the command line.
+    pub control: control::Place,
 }
 
 /// One interface to serve on.

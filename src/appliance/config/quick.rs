@@ -6,6 +6,7 @@
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean};
 use super::rules::{self, Draft, DraftInterface, DraftSlot, Given, Remedies};
 use super::{Config, Cores, Memory, Queues, Rivals, keys};
+use crate::appliance::control;
 use crate::shelf::ReservedAnswer;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -37,6 +38,8 @@ pub struct Quick {
     pub spin_us: Option<String>,
     /// State directory.
     pub state_dir: Option<PathBuf>,
+    /// Control socket, or `none`.
+    pub control: Option<PathBuf>,
 }
 
 /// The options of a slot that stand alone, for suggestions.
@@ -85,6 +88,7 @@ pub(super) fn read(quick: &Quick) -> (Option<Config>, Mistakes) {
             .map(|given| given.value),
         memory: Memory::default(),
         state_dir: quick.state_dir.clone(),
+        control: quick.control.clone().map_or(control::Place::Usual, control::Place::of),
         ..Draft::default()
     };
     for name in &quick.interfaces {
@@ -309,6 +313,7 @@ mod tests {
         q.cores = Some("0-1".into());
         q.spin_us = Some("0".into());
         q.state_dir = Some("/tmp/s".into());
+        q.control = Some("c.sock".into());
         let (config, mistakes) = read(&q);
         assert_eq!(mistakes, Mistakes::default());
         let config = config.unwrap();
@@ -324,6 +329,9 @@ mod tests {
         assert_eq!(slot.worker, Some(1));
         assert_eq!(config.workers.cores, Cores::These(vec![0, 1]));
         assert_eq!(config.workers.spin_us, Some(0));
+        assert_eq!(config.control, control::Place::At("c.sock".into()));
+        q.control = Some("none".into());
+        assert_eq!(read(&q).0.unwrap().control, control::Place::None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use super::keys;
 use super::mistake::{Mistakes, Place, Wrong, did_you_mean};
 use super::{Config, Cores, HugePages, Interface, Memory, Mode, Queues, Rivals, Slot, Workers, window_end};
+use crate::appliance::control;
 use crate::limits;
 use crate::protocol::{Address, Mac};
 use crate::shelf::{AtaText, ReservedAnswer};
@@ -69,6 +70,7 @@ pub(super) struct Draft {
     pub spin_us: Option<u16>,
     pub memory: Memory,
     pub state_dir: Option<PathBuf>,
+    pub control: control::Place,
 }
 
 /// What to do when there is no interface, or no slot: depends on where they would be written.
@@ -208,6 +210,7 @@ impl Draft {
             },
             memory: self.memory,
             state_dir: self.state_dir,
+            control: self.control,
         }
     }
 }

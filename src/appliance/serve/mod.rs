@@ -15,6 +15,9 @@ use service::Service;
 use start::StartError;
 
 use super::config::{Config, Mistake, Mistakes, Quick, Severity};
+use super::control::Place;
+use super::control::overview::Overview;
+use super::control::server::{Server, ServerError};
 use super::keeper::{DirectKeeper, Keeper};
 use super::signals::Signals;
 use super::{log, notify};
@@ -23,6 +26,7 @@ use crate::limits;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
@@ -78,7 +82,7 @@ pub struct Args {
 
     /// Take everything from this file; `xshelf check --keys` explains it
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["slots", "interfaces", "read_only", "mode",
-        "queues", "workers", "cores", "spin_us", "state_dir"])]
+        "queues", "workers", "cores", "spin_us", "state_dir", "control"])]
     pub config: Option<PathBuf>,
 
     /// Interface to serve on; may be given several times
@@ -113,6 +117,11 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// Control socket, for `xshelf status`, or none [default: $RUNTIME_DIRECTORY/control, else
+    /// /run/xshelf/IF.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
     /// What to log: error, warn, info, debug, trace, or MODULE=LEVEL,... [default: $XSHELF_LOG, else info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -141,6 +150,9 @@ pub enum Error {
     /// It could not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The control socket that was asked for cannot be made.
+    #[error(transparent)]
+    Control(#[from] ServerError),
     /// Something failed while it served.
     #[error("{0}")]
     Run(String),
@@ -157,7 +169,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Log(_) | Self::Config(_) => Exit::Usage,
-            Self::Read { .. } | Self::Signals(_) => Exit::Environment,
+            Self::Read { .. } | Self::Signals(_) | Self::Control(_) => Exit::Environment,
             Self::Start(e) => e.exit(),
             Self::Run(_) => Exit::Problem,
         }
@@ -185,6 +197,7 @@ impl Args {
                 cores: self.cores.clone(),
                 spin_us: self.spin_us.clone(),
                 state_dir: self.state_dir.clone(),
+                control: self.control.clone(),
             }),
         };
         match config {
@@ -207,6 +220,20 @@ impl Args {
 /// How often the workers are looked after while nothing happens.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// Lets people ask how it is. A socket in the usual place is a convenience: serving does without.
+fn listen(config: &Config, overview: &Arc<Overview>) -> Result<Option<Server>, ServerError> {
+    let first = config.interfaces.first().map_or("", |interface| &interface.name);
+    let Some(path) = config.control.path(first) else { return Ok(None) };
+    match (Server::start(&path, Arc::clone(overview)), &config.control) {
+        (Ok(server), _) => Ok(Some(server)),
+        (Err(e), Place::At(_)) => Err(e),
+        (Err(e), _) => {
+            tracing::warn!("no control socket, so `xshelf status` does not reach this shelf: {e}");
+            Ok(None)
+        }
+    }
+}
+
 /// Serves until a signal.
 ///
 /// # Errors
@@ -217,6 +244,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let config = args.configuration(&keeper)?;
     let mut signals = Signals::catch(Exit::Problem.code()).map_err(Error::Signals)?;
     let mut service = Service::start(&config, &keeper)?;
+    let control = listen(&config, service.overview())?;
     let mut status = service.status();
     notify::ready(&status);
 
@@ -225,6 +253,12 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let mut dead = Vec::new();
     while dead.is_empty() && !signals.wait(watchdog.map_or(ROUND, |w| w.min(ROUND))) {
         service.look();
+        if let Some(control) = &control {
+            control.show(service.overview());
+            while let Some(order) = control.order() {
+                service.obey(&order);
+            }
+        }
         let now = service.status();
         if now != status {
             notify::status(&now);
@@ -236,6 +270,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
             said_alive = Instant::now();
         }
     }
+    drop(control);
     let patience = Duration::from_secs(limits::STOP_SECONDS);
     tracing::info!("stopping: requests in flight have {} s to end", patience.as_secs());
     notify::stopping("stopping");

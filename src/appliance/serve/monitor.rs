@@ -7,6 +7,7 @@
 //! room for is told with a later look, never forgotten.
 
 use super::start::Causes;
+use crate::appliance::control::overview::SlotNote;
 use crate::appliance::keeper::{Examiner, Keeper};
 use crate::frame::{PortId, WorkerId};
 use crate::limits;
@@ -20,7 +21,7 @@ use crate::worker::{Control, Shared};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::Level;
 
 /// How often sizes are looked at.
@@ -58,6 +59,11 @@ struct Seen {
     told_sectors: u64,
     report: Report,
     told_health: Health,
+    /// As the status has them.
+    durable: String,
+    access: String,
+    /// When it came into the condition that it is in.
+    since: Instant,
 }
 
 /// A port, and what is known of it.
@@ -117,6 +123,9 @@ impl Monitor {
                 told_sectors: sectors,
                 report: Report::default(),
                 told_health: Health::Unknown,
+                durable: device.durability().to_string(),
+                access: device.access().to_string(),
+                since: Instant::now(),
             });
         }
         let mut threads = Vec::new();
@@ -175,6 +184,23 @@ impl Monitor {
         }
         self.tell(shared);
         lines
+    }
+
+    /// What the status says of each slot, in order.
+    pub fn notes(&self) -> Vec<SlotNote> {
+        let note = |seen: &Seen| SlotNote {
+            sectors: seen.sectors,
+            durable: seen.durable.clone(),
+            access: seen.access.clone(),
+            health: match seen.health() {
+                Health::Unknown => "unknown",
+                Health::Good => "good",
+                Health::Failing => "failing",
+            },
+            since: seen.since,
+            next: None,
+        };
+        self.slots.iter().map(note).collect()
     }
 
     /// Tells the workers what they do not know yet.
@@ -356,6 +382,9 @@ mod tests {
             told_sectors: 2048,
             report: Report::default(),
             told_health: Health::Unknown,
+            durable: "yes".to_owned(),
+            access: "direct".to_owned(),
+            since: Instant::now(),
         }
     }
 

@@ -12,6 +12,8 @@
 
 use super::start::{Appliance, Causes, Held, Past, StartError, obstacles};
 use crate::appliance::config::{Config, Interface, Rivals, Slot};
+use crate::appliance::control::overview::Overview;
+use crate::appliance::control::{Answer, Order};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::notify;
 use crate::frame::WorkerId;
@@ -19,6 +21,7 @@ use crate::net::nic::Facts;
 use crate::protocol::Address;
 use crate::storage::device::Options;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long commands in flight have to end before another appliance is started: hosts wait as long, and more than a disk
@@ -67,6 +70,8 @@ pub(super) struct Service<'a> {
     awaited: Vec<Interface>,
     /// Whether an appliance lost frames.
     defective: bool,
+    /// How the last appliance is, or was.
+    overview: Arc<Overview>,
 }
 
 impl<'a> Service<'a> {
@@ -83,6 +88,7 @@ impl<'a> Service<'a> {
             config,
             keeper,
             past,
+            overview: appliance.overview(),
             now: Now::Serving(Box::new(appliance)),
             held: Vec::new(),
             left_out: Vec::new(),
@@ -95,6 +101,15 @@ impl<'a> Service<'a> {
 
     /// What is served, and before that what is wrong, in one line.
     pub(super) fn status(&self) -> String {
+        let now = match &self.now {
+            Now::Serving(appliance) => appliance.status(),
+            Now::Waiting { why, .. } => format!("nothing is served: {why}"),
+        };
+        self.missing().into_iter().chain([now]).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What is configured and not served.
+    fn missing(&self) -> Vec<String> {
         let held = self.held.iter().flat_map(|held| &held.slots);
         let mut slots: Vec<Address> =
             held.copied().chain(self.left_out.iter().map(|l| l.slot.address)).collect();
@@ -106,11 +121,22 @@ impl<'a> Service<'a> {
             .then(|| format!("not served because another target had the address: {}", refused.join(" ")));
         let ports: Vec<&str> = self.awaited.iter().map(|interface| interface.name.as_str()).collect();
         let ports = (!ports.is_empty()).then(|| format!("waiting for {}", ports.join(", ")));
-        let now = match &self.now {
-            Now::Serving(appliance) => appliance.status(),
-            Now::Waiting { why, .. } => format!("nothing is served: {why}"),
+        slots.into_iter().chain(refused).chain(ports).collect()
+    }
+
+    /// How it is, for whoever asks.
+    pub(super) fn overview(&self) -> &Arc<Overview> {
+        &self.overview
+    }
+
+    /// Carries an order out, and answers it.
+    pub(super) fn obey(&mut self, order: &Order) {
+        let answer = match &mut self.now {
+            Now::Serving(appliance) => appliance.obey(order.slot),
+            Now::Waiting { why, .. } => Answer::Refused { text: format!("nothing is served: {why}") },
         };
-        slots.into_iter().chain(refused).chain(ports).chain([now]).collect::<Vec<_>>().join("; ")
+        // Who asked may not have waited.
+        let _ = order.reply.try_send(answer);
     }
 
     /// Workers that ended without being told, which is a defect.
@@ -133,6 +159,15 @@ impl<'a> Service<'a> {
             Now::Waiting { next, .. } if *next <= Instant::now() => self.try_again(),
             Now::Waiting { .. } => {}
         }
+        let mut missing = self.missing();
+        let waiting = match &self.now {
+            Now::Serving(_) => false,
+            Now::Waiting { why, .. } => {
+                missing.insert(0, format!("nothing is served: {why}"));
+                true
+            }
+        };
+        self.overview.note_service(waiting, missing);
     }
 
     /// Why more can be served than is, if so.
@@ -172,7 +207,9 @@ impl<'a> Service<'a> {
             self.defective |= stopped.drained && !stopped.is_clean();
             self.refused.extend(stopped.refused.drain(..));
             self.contested.extend(stopped.contested.drain(..).filter(|slot| !self.refused.contains(slot)));
-            self.past.failed.extend(stopped.failed.drain(..));
+            // What has recovered since is well.
+            self.past.failed.retain(|slot, _| !self.overview.serves(*slot));
+            self.past.failed.extend(self.overview.failed());
             self.past.watch = std::mem::take(&mut stopped.watch);
             for held in stopped.held.drain(..).filter(|held| !held.slots.is_empty()) {
                 for slot in &held.slots {
@@ -199,6 +236,7 @@ impl<'a> Service<'a> {
         match started {
             Ok(appliance) => {
                 tracing::info!("started again: {appliance}");
+                self.overview = appliance.overview();
                 self.now = Now::Serving(Box::new(appliance));
             }
             Err(e) => {

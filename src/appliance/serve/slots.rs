@@ -4,12 +4,15 @@
 //! Invariant: either every slot is open and no two share a byte of a backing, or none is.
 
 use crate::appliance::config::Slot;
+use crate::appliance::control::overview::{Place, States};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::state::store::{LoadError, Store};
+use crate::frame::WorkerId;
 use crate::limits::{self, SECTOR};
 use crate::protocol::Address;
 use crate::shelf::{AtaText, SlotFacts, SlotState, TextError};
 use crate::storage::device::{self, Device, Durability, Identity, OpenError, Options};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -155,6 +158,24 @@ fn about(kept: &SlotState, configured: &[u8]) -> Vec<String> {
         lines.push("its config string is the one that was kept, not that of the configuration".into());
     }
     lines
+}
+
+/// What hosts have set on each slot.
+pub fn states(slots: &[OpenSlot]) -> States {
+    States::new(slots.iter().map(|slot| (slot.facts.address, slot.facts.state.clone())))
+}
+
+/// Where each slot is: with its owner under the number that `Routes` gives it, which counts up by slot for each of them.
+pub fn places(slots: &[OpenSlot], owners: &[WorkerId]) -> Vec<Place> {
+    let mut numbers: BTreeMap<WorkerId, u16> = BTreeMap::new();
+    let place = |(slot, &worker): (&OpenSlot, &WorkerId)| {
+        let next = numbers.entry(worker).or_default();
+        let number = *next;
+        *next += 1;
+        let path = slot.device.path().display().to_string();
+        Place { address: slot.facts.address, worker, number, path }
+    };
+    slots.iter().zip(owners).map(place).collect()
 }
 
 /// Opens what a slot serves. A backing of several slots is claimed once, for writing if one of them writes; each of them

@@ -18,6 +18,8 @@ use super::slots::{self, OpenSlot};
 use super::watch::{self, Watch};
 use crate::appliance::check::machine;
 use crate::appliance::config::{Config, HugePages, Interface, Queues, Rivals, Slot};
+use crate::appliance::control::Answer;
+use crate::appliance::control::overview::{Notes, Overview, Parts, PortNote, Witness};
 use crate::appliance::guard::{Guard, Rival, Sight, Ward};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::masks::{MaskMaps, Resident};
@@ -32,14 +34,14 @@ use crate::net::nic::{Facts, NicError};
 use crate::net::steer::{Steer, SteerError};
 use crate::net::xsk::{Pages, Rings, Umem, XskQueue, is_bound};
 use crate::protocol::{Address, Mac};
-use crate::shelf::Routes;
+use crate::shelf::{Condition, Routes, Why};
 use crate::storage::FileId;
 use crate::storage::device::{self, Device, Durability};
 use crate::storage::uring::UringStorage;
 use crate::worker::{
-    self, Control, Counters, Crew, Errands, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost,
+    self, Board, Cell, Control, Counters, Crew, Errands, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
@@ -130,8 +132,8 @@ pub struct Past {
     pub again: bool,
     /// What hosts have set on slots, where no directory keeps it.
     pub memory: Memory,
-    /// Slots of which a write or flush failed for good: an end and a start mend nothing.
-    pub failed: BTreeSet<Address>,
+    /// Slots that promised nothing any more, and why: an end and a start mend nothing.
+    pub failed: BTreeMap<Address, Why>,
     /// What was said of the counters.
     pub watch: Watch,
 }
@@ -146,6 +148,7 @@ pub struct Appliance {
     counters: Vec<Arc<Counters>>,
     watch: Watch,
     monitor: Monitor,
+    overview: Arc<Overview>,
     guard: Guard,
     /// The socket of each queue, with its port: how it is with it can be asked of the kernel.
     sockets: Vec<(PortId, OwnedFd)>,
@@ -232,7 +235,10 @@ impl Appliance {
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
         let monitor = watch_over(&slots, &ports, &topology, keeper)?;
         let mut crew = Crew::new(Arc::clone(&shared));
-        let (errands, clerk) = open_clerk(store, masks, &slots, &shared)?;
+        let states = slots::states(&slots);
+        let (errands, clerk) = open_clerk(store, states.witness(masks), &slots, &shared)?;
+        let places = slots::places(&slots, &topology.owners);
+        let mut boards = Vec::new();
         let counters: Vec<_> = topology.cpus.iter().map(|_| Arc::new(Counters::default())).collect();
         let isolated = machine::isolated_cpus();
         for ((id, queues), slots) in (0..).map(WorkerId).zip(queues).zip(deal(slots, &topology)) {
@@ -242,7 +248,7 @@ impl Appliance {
             let seat = Seat { cpu: Some(cpu), spin: Duration::from_micros(spin_us.into()) };
             let (shared, counters) = (Arc::clone(&shared), Arc::clone(&counters[usize::from(id.0)]));
             let plan = Plan { counters, errands: Some(errands.clone()), ..Plan::new(id, shared) };
-            spawn(&mut crew, plan, queues, slots, seat)?;
+            boards.push(spawn(&mut crew, plan, queues, slots, seat)?);
         }
         // The clerk ends when no worker can ask it for anything any more.
         drop(errands);
@@ -270,7 +276,21 @@ impl Appliance {
         }
         crew.tell(Control::Announce);
         let watch = std::mem::take(&mut past.watch);
-        Ok(Some(Self {
+        let queues = topology.queues.iter();
+        let overview = Overview::new(Parts {
+            queues: queues
+                .map(|seat| {
+                    (seat.worker, format!("{}:{}", ports[usize::from(seat.port.0)].facts.name, seat.index))
+                })
+                .collect(),
+            shared: Arc::clone(&shared),
+            places,
+            cpus: topology.cpus.clone(),
+            counters: counters.clone(),
+            boards,
+            states,
+        });
+        let appliance = Self {
             crew,
             shared,
             ports,
@@ -278,6 +298,7 @@ impl Appliance {
             counters,
             watch,
             monitor,
+            overview: Arc::new(overview),
             guard,
             sockets,
             refused,
@@ -286,7 +307,9 @@ impl Appliance {
             clerk,
             clerk_lost: false,
             _umem: umem,
-        }))
+        };
+        appliance.note();
+        Ok(Some(appliance))
     }
 
     /// What it serves, and before that what is wrong with it, in one line.
@@ -308,6 +331,39 @@ impl Appliance {
     #[must_use]
     pub fn rivals(&self) -> Vec<Rival> {
         self.guard.rivals()
+    }
+
+    /// How it is, for whoever asks; kept up to date by [`Appliance::look`].
+    #[must_use]
+    pub fn overview(&self) -> Arc<Overview> {
+        Arc::clone(&self.overview)
+    }
+
+    /// Carries an order out, and answers it.
+    pub fn obey(&mut self, slot: Address) -> Answer {
+        let place = self.overview.places().iter().find(|place| place.address == slot);
+        let condition = place.and_then(|place| self.overview.cell(place)).map(Cell::condition);
+        match condition {
+            None => Answer::Refused { text: format!("there is no slot {slot} here") },
+            Some(Condition::Serving) => {
+                Answer::Done { text: format!("slot {slot} serves: there is nothing to recover from") }
+            }
+            Some(_) => {
+                Answer::Refused { text: format!("slot {slot} serves again when xshelf is started again") }
+            }
+        }
+    }
+
+    /// Notes how it is.
+    fn note(&self) {
+        let ports = self.ports.iter().map(|port| {
+            let standing = port.standing.to_string();
+            let mode =
+                standing.strip_prefix(&format!("{}: ", port.facts.name)).unwrap_or(&standing).to_owned();
+            PortNote { mode, trouble: port.trouble.clone() }
+        });
+        let alarm = self.guard.status();
+        self.overview.note(Notes { alarm, ports: ports.collect(), slots: self.monitor.notes() });
     }
 
     /// Workers that ended without being told, which is a defect.
@@ -342,6 +398,7 @@ impl Appliance {
                 self.worn.get_or_insert(format!("{}: {why}", port.facts.name));
             }
         }
+        self.note();
     }
 
     /// Takes no new frames, lets what is in flight end for so long, and takes everything down.
@@ -380,7 +437,6 @@ impl Appliance {
                 problems.push(format!("cannot let go of a queue: {e}"));
             }
         }
-        let failed = ended.reports.iter().flat_map(|report| report.failed.clone()).collect();
         let mut busy: Vec<_> = ended.reports.iter().flat_map(|report| report.busy.clone()).collect();
         busy.sort_unstable();
         let stopped = Stopped {
@@ -393,7 +449,6 @@ impl Appliance {
             drained: ended.drained,
             died: ended.died.len() + usize::from(closed == Closed::Died),
             held,
-            failed,
             refused,
             contested,
             watch,
@@ -437,7 +492,7 @@ fn open_store(config: &Config, keeper: &dyn Keeper, memory: &Memory) -> Result<A
 /// Starts the thread that keeps the state of slots, and gives what workers reach it by.
 fn open_clerk(
     store: Box<dyn Store + Send>,
-    masks: MaskMaps,
+    masks: Witness<MaskMaps>,
     slots: &[OpenSlot],
     shared: &Arc<Shared>,
 ) -> Result<(Errands, Clerk), StartError> {
@@ -747,10 +802,11 @@ fn deal(slots: Vec<OpenSlot>, topology: &Topology) -> Vec<Vec<OpenSlot>> {
 }
 
 /// Tells the workers which slots had failed before, so that they promise no more than they did.
-fn recall(failed: &BTreeSet<Address>, shared: &Shared) {
-    for (address, route) in shared.routes.all().filter(|(address, _)| failed.contains(address)) {
+fn recall(failed: &BTreeMap<Address, Why>, shared: &Shared) {
+    for (address, route) in shared.routes.all() {
+        let Some(&why) = failed.get(&address) else { continue };
         let post = &shared.posts[usize::from(route.worker.0)];
-        if post.command(Control::Failed { slot: route.slot }).is_err() {
+        if post.command(Control::Failed { slot: route.slot, why }).is_err() {
             // There is room for several commands of each slot.
             tracing::error!(
                 "slot {address}: it could not be told that it had failed; this is a defect, please report it"
@@ -766,7 +822,7 @@ fn spawn(
     queues: Vec<XskQueue>,
     slots: Vec<OpenSlot>,
     seat: Seat,
-) -> Result<(), StartError> {
+) -> Result<Arc<Board>, StartError> {
     let mut devices: Vec<Device> = Vec::new();
     for (file, slot) in (0..).map(FileId).zip(slots) {
         // What is in RAM is written nowhere else, so that no error comes late.
@@ -776,7 +832,7 @@ fn spawn(
     }
     let id = plan.id;
     let sockets = queues.iter().map(descriptor).collect::<Result<Vec<_>, _>>()?;
-    crew.spawn(plan, queues, seat, move |shared| {
+    let board = crew.spawn(plan, queues, seat, move |shared| {
         let region = Arc::clone(&shared.region);
         let mut storage = UringStorage::new(region, limits::REQUESTS, devices)?;
         let bell = shared.posts[usize::from(id.0)].bell().ringer();
@@ -786,7 +842,7 @@ fn spawn(
         }
         Ok(storage)
     })?;
-    Ok(())
+    Ok(board)
 }
 
 /// Key of a worker's own bell among the descriptors that wake it; its queues follow.

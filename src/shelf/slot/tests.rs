@@ -1,6 +1,9 @@
 use super::*;
-use crate::shelf::admit;
+use crate::shelf::{Tried, Why, admit};
 use proptest::prelude::*;
+
+const WHY: Why = Why { tried: Tried::Write, errno: 5 };
+const FAILED: Condition = Condition::Failed(WHY);
 
 const PORT: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -149,14 +152,35 @@ fn a_runt_ata_frame_is_dropped() {
 #[test]
 fn a_failed_slot_takes_no_writes_and_no_flush_but_reads() {
     let mut slot = Slot::new(facts());
-    assert!(slot.fail());
-    assert!(!slot.fail(), "told once");
+    assert!(slot.worsen(FAILED));
+    assert!(!slot.worsen(FAILED), "told once");
     let flush = request(&[0, 9, 8, 7, 6, 0, 0, 0, 0xe7, 0, 0, 0, 0, 0, 0, 0, 0]);
     let (decision, bytes) = ask(&mut slot, &PATH, &flush);
     assert!(matches!(decision, Decision::Reply(60)));
     assert_eq!(bytes[24..28], [0, 4, 0, 0x61]);
     let read = request(&[0, 9, 8, 7, 6, 0, 0, 1, 0x20, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert!(matches!(ask(&mut slot, &PATH, &read).0, Decision::Io(..)));
+}
+
+#[test]
+fn a_slot_without_a_disk_fails_what_needs_one_and_answers_the_rest() {
+    let mut slot = Slot::new(facts());
+    slot.worsen(FAILED);
+    assert!(slot.worsen(Condition::Gone(WHY)));
+    assert!(!slot.worsen(FAILED), "it is not better for that");
+    let ata = |opcode| request(&[0, 9, 8, 7, 6, 0, 0, 1, opcode, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for (opcode, what) in [(0x20, "read"), (0x40, "verify"), (0xe7, "flush")] {
+        let (decision, bytes) = ask(&mut slot, &PATH, &ata(opcode));
+        assert!(matches!(decision, Decision::Reply(60)), "{what}: {decision:?}");
+        assert_eq!((bytes[25], bytes[27]), (4, 0x61), "{what}");
+    }
+    let (decision, bytes) = ask(&mut slot, &PATH, &ata(0xec));
+    assert!(matches!(decision, Decision::Reply(_)), "identify: {decision:?}");
+    assert_eq!(bytes[27], 0x40);
+    let config = request(&[1, 9, 8, 7, 6, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(matches!(ask(&mut slot, &PATH, &config).0, Decision::Reply(_)));
+    slot.recover();
+    assert!(matches!(ask(&mut slot, &PATH, &ata(0x20)).0, Decision::Io(..)));
 }
 
 #[test]
@@ -428,7 +452,7 @@ fn smart_is_switched_and_tells_of_a_failed_slot() {
     assert_eq!(replied(&mut slot, &smart(0xd5, 1)).len(), 548);
     assert_eq!(replied(&mut slot, &smart(0xd5, 9))[24..28], [0, 4, 1, 0x41]);
     assert_eq!(replied(&mut slot, &smart(0xda, 0))[24..31], [0, 0, 0, 0x40, 0, 0x4f, 0xc2]);
-    slot.fail();
+    slot.worsen(FAILED);
     assert_eq!(replied(&mut slot, &smart(0xda, 0))[29..31], [0xf4, 0x2c]);
     assert_eq!(replied(&mut slot, &identify)[36 + 170] & 1, 1);
     replied(&mut slot, &smart(0xd9, 0));
@@ -464,7 +488,7 @@ proptest! {
     fn every_reply_is_well_formed(mut frame in proptest::collection::vec(any::<u8>(), 0..1200), command in 0..6u8,
                                   opcode: u8, wildcard: bool, failed: bool, room in 0..3620usize, ours: bool) {
         let mut slot = Slot::new(facts());
-        if failed { slot.fail(); }
+        if failed { slot.worsen(FAILED); }
         if ours && frame.len() >= 24 {
             frame[..12].copy_from_slice(&request(&[])[..12]);
             frame[12..15].copy_from_slice(&[0x88, 0xa2, 0x10]);

@@ -19,6 +19,11 @@ struct Resting {
 }
 
 impl Storage for Resting {
+    type Backing = Vec<u8>;
+
+    fn replace(&mut self, file: FileId, new: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Option<Vec<u8>>> {
+        self.storage.replace(file, new)
+    }
     fn submit(&mut self, job: Job) -> Result<(), Job> {
         self.storage.submit(job)
     }

@@ -11,7 +11,7 @@ use crate::frame::{Buffer, Chunk, Frame, Outgoing, Piece, Run};
 use crate::limits;
 use crate::net::Queue;
 use crate::protocol::ata::{Ata, Outcome};
-use crate::shelf::{self, Access, Admitted, Io, Refusal, Slot, command};
+use crate::shelf::{self, Access, Admitted, Condition, Io, Refusal, Slot, Tried, Why, command};
 use crate::storage::{Done, Failure, Job, Storage, Ticket, Verb};
 use crate::worker::Shared;
 use crate::worker::counters::Counter;
@@ -32,6 +32,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     /// Finds memory for a command, and its turn.
     pub(super) fn start(&mut self, shared: &Shared, frame: Frame, asked: Asked<'_>) {
         let slot = asked.slot;
+        if self.disks[usize::from(slot)].swap.is_some() {
+            return self.drop_frame(shared, frame, Counter::DropRecovering);
+        }
         // A slot never has more than is left for the others: a device that hangs would take all there is, and the
         // hosts of the others would wait with its own.
         if self.requests.is_full() || self.requests.of_slot(slot) > self.requests.room() {
@@ -90,6 +93,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             is_copy: false,
             copies: None,
             serial: None,
+            since: self.now,
         };
         if io.access == Access::Trim {
             let checked =
@@ -107,8 +111,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 shelf::Turn::Wait => self.counters.count(Counter::Parked),
             },
             // Checked above.
-            Err(request) => self.abandon(shared, request),
+            Err(request) => return self.abandon(shared, request),
         }
+        self.post_in_flight(slot);
     }
 
     /// The write in flight that this is a copy of.
@@ -149,6 +154,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             is_copy: true,
             copies: self.requests.get(first).and_then(|first| first.copies),
             serial: None,
+            since: self.now,
         };
         match self.requests.insert(copy) {
             Ok(ticket) => {
@@ -156,6 +162,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 if let Some(first) = self.requests.get_mut(first) {
                     first.copies = Some(ticket);
                 }
+                self.post_in_flight(asked.slot);
             }
             // There was room, or we would not be here.
             Err(copy) => self.abandon(shared, copy),
@@ -212,6 +219,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             at: request.at,
             len,
         };
+        request.since = self.now;
         match self.storage.submit(job) {
             Ok(()) => {
                 self.counters.count(match verb {
@@ -281,7 +289,8 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         };
         let slot = &mut self.slots[usize::from(request.slot)];
         slot.order.end(ticket, |next| self.ready.push_back(next));
-        let access = request.io.access;
+        let slot = &self.slots[usize::from(request.slot)];
+        let (number, access) = (request.slot, request.io.access);
         let outcome = match result {
             // The kernel reports the loss of cached data once, to whichever command asks first: after one failed, the
             // success of another that promises something proves nothing.
@@ -290,7 +299,11 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             Err(failure) => {
                 self.counters.count(Counter::DiskErrors);
                 let cached = self.disks[usize::from(request.slot)].doubts.is_some();
-                outcome_of(slot, cached, request.io, failure)
+                let (outcome, shown) = outcome_of(slot, cached, request.io, failure);
+                if let Some(condition) = shown {
+                    self.worsen(request.slot, condition);
+                }
+                outcome
             }
         };
         if outcome == Outcome::GOOD {
@@ -308,6 +321,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             next = copy.copies.take();
             self.answer_at_once(shared, copy, outcome);
         }
+        self.post_in_flight(number);
     }
 
     /// Whether a TRIM has ranges left. `buffer` holds its pages.
@@ -475,46 +489,44 @@ fn gather(shared: &Shared, frame: &Frame, data_at: usize, run: &mut Run, bytes: 
     debug_assert_eq!(done, bytes, "the command was checked against the length of the frame");
 }
 
-/// What a failed command is answered with. A write or flush that fails leaves the medium in doubt: from then on the slot
+/// What a failed command is answered with, and what it shows of the slot. A write or flush that fails leaves the medium in doubt: from then on the slot
 /// promises nothing, because a later flush could succeed without the lost data (design: never retried into success).
-fn outcome_of(slot: &mut Slot, cached: bool, io: Io, failure: Failure) -> Outcome {
+fn outcome_of(slot: &Slot, cached: bool, io: Io, failure: Failure) -> (Outcome, Option<Condition>) {
     let address = slot.facts().address;
-    let full =
-        matches!(failure, Failure::Errno(e) if e == libc::ENOSPC || e == libc::EDQUOT || e == libc::EFBIG);
+    let errno = match failure {
+        Failure::Errno(errno) | Failure::Unsynced(errno) => errno,
+        Failure::Short => 0,
+    };
+    let tried = match io.access {
+        Access::Read | Access::Verify => Tried::Read,
+        Access::Write | Access::WriteThrough => Tried::Write,
+        Access::Trim if !matches!(failure, Failure::Unsynced(_)) => Tried::Trim,
+        Access::Trim | Access::Flush => Tried::Flush,
+    };
+    let why = Why { tried, errno };
     let beyond = io.lba.saturating_add(io.span) > slot.facts().sectors;
     match io.access {
         // It waited while the backing became shorter, and then was not tried.
-        _ if failure == Failure::Short && beyond => Outcome::NOT_FOUND,
+        _ if failure == Failure::Short && beyond => (Outcome::NOT_FOUND, None),
+        _ if failure.is_gone() => (Outcome::FAULT, Some(Condition::Gone(why))),
         Access::Read | Access::Verify => {
             tracing::debug!("slot {address}: read of {} sectors at {} failed: {failure}", io.count, io.lba);
-            let gone = matches!(failure, Failure::Errno(e) if e == libc::ENODEV || e == libc::ENXIO || e == libc::EBADF);
-            if gone { Outcome::FAULT } else { Outcome::UNREADABLE }
+            (Outcome::UNREADABLE, None)
         }
         // No room is no damage: nothing was promised, and nothing promised before is lost. Through the page cache it may be
         // another write that found no room, whose loss the kernel reports to whoever asks first.
-        Access::Write | Access::WriteThrough if full && !cached => {
+        Access::Write | Access::WriteThrough if failure.is_full() && !cached => {
             tracing::debug!("slot {address}: write of {} sectors at {} failed: {failure}", io.count, io.lba);
-            Outcome::FAULT
+            (Outcome::FAULT, None)
         }
         // What is not freed is not lost either. But a flush that fails may tell of anything.
         Access::Trim if !matches!(failure, Failure::Unsynced(_)) => {
             tracing::debug!("slot {address}: trim failed: {failure}");
             let unable = matches!(failure, Failure::Errno(e) if e == libc::EOPNOTSUPP || e == libc::ENOTTY || e == libc::EINVAL);
-            if unable { Outcome::ABORTED } else { Outcome::FAULT }
+            (if unable { Outcome::ABORTED } else { Outcome::FAULT }, None)
         }
         Access::Write | Access::WriteThrough | Access::Flush | Access::Trim => {
-            if slot.fail() {
-                tracing::error!(
-                    "slot {address}: {} failed: {failure}; what was written last may be lost, so the slot takes no more \
-                     writes until xshelf is started again - check the device and its kernel log",
-                    match io.access {
-                        Access::Flush => "a flush",
-                        Access::Trim => "a trim",
-                        _ => "a write",
-                    },
-                );
-            }
-            Outcome::FAULT
+            (Outcome::FAULT, Some(Condition::Failed(why)))
         }
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::frame::{Layout, Region, WorkerShare, leaked};
 use crate::net::memory::{Dropped, MemoryConfig, MemoryQueue, Transmission, Visibility, Wire};
 use crate::protocol::Mac;
-use crate::shelf::{Routes, SlotFacts};
+use crate::shelf::{Condition, Routes, SlotFacts, Tried, Why};
 use crate::storage::memory::{Fault, MemoryStorage, Schedule};
 use crate::storage::{Failure, Verb};
 use crate::worker::{Control, Errand, Port, QueuePlace, SlotPlan, WorkerPost};
@@ -689,7 +689,8 @@ fn what_the_disk_fails_is_an_ata_status() {
             "{verb:?} {failure}"
         );
         // After a failed flush or write nothing is promised durable any more; a full disk is no damage.
-        let broken = verb != Verb::Read && failure != Failure::Errno(libc::ENOSPC);
+        let gone = failure.is_gone();
+        let broken = gone || verb != Verb::Read && failure != Failure::Errno(libc::ENOSPC);
         let status = world.ask(&write(0, 2, 0, &data(1, 1)))[0][27];
         assert_eq!(status, if broken { 0x61 } else { 0x40 }, "{verb:?} {failure}");
         let status = world.ask(&ata(0, 3, 0xea, 0, 0, &[]))[0][27];
@@ -698,8 +699,121 @@ fn what_the_disk_fails_is_an_ata_status() {
             if broken { 0x61 } else { 0x40 },
             "a later flush is not success: {verb:?} {failure}"
         );
-        assert_eq!(world.ask(&read(0, 4, 0, 1))[0][27], 0x40, "reads go on");
+        let status = world.ask(&read(0, 4, 0, 1))[0][27];
+        assert_eq!(status, if gone { 0x61 } else { 0x40 }, "reads go on while there is a disk");
+        let kind = world.workers[0].board().slot(0).unwrap().condition();
+        match kind {
+            Condition::Serving => assert!(!broken, "{failure}"),
+            Condition::Failed(_) => assert!(broken && !gone, "{failure}"),
+            Condition::Gone(_) => assert!(gone, "{failure}"),
+        }
     }
+}
+
+/// Another backing for a slot, which its worker then has orders to take.
+fn bring(world: &World, bytes: Vec<u8>) {
+    world.workers[0].board().slot(0).unwrap().bring(Box::new(bytes));
+    world.shared.posts[0].command(Control::Replace { slot: 0 }).unwrap();
+}
+
+#[test]
+fn a_failed_slot_serves_again_by_another_way_to_its_disk_once_nothing_is_in_flight() {
+    let mut world = World::new(&Shape { slots: vec![0, 0], ..Shape::default() });
+    let eio = Failure::Errno(libc::EIO);
+    world.workers[0].storage_mut().fail(FileId(0), Verb::Write, Fault::once(eio));
+    assert_eq!(world.ask(&write(0, 1, 0, &data(1, 1)))[0][27], 0x61);
+    let board = world.workers[0].board();
+    let why = Why { tried: Tried::Write, errno: libc::EIO };
+    assert_eq!(board.slot(0).unwrap().condition(), Condition::Failed(why));
+    assert_eq!(board.slot(1).unwrap().condition(), Condition::Serving);
+
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    world.send(0, &read(0, 2, 5, 1));
+    world.turn();
+    assert_eq!(board.slot(0).unwrap().in_flight(), 1);
+    let other: Vec<u8> = (0..SECTORS).flat_map(|lba| fresh(9, lba)).collect();
+    bring(&world, other.clone());
+    world.send(0, &read(0, 3, 5, 1));
+    world.turn();
+    // What comes meanwhile is repeated by its host: it must not be mixed with what was there before.
+    assert_eq!(world.total(Counter::DropRecovering), 1);
+    assert!(matches!(board.slot(0).unwrap().condition(), Condition::Failed(_)), "a read is in flight");
+    world.send(0, &read(1, 4, 5, 1));
+    world.workers[0].storage_mut().release(usize::MAX);
+    world.turn();
+    world.workers[0].storage_mut().schedule(Schedule::InOrder);
+    world.settle();
+    let replies = world.replies(0);
+    let answers: Vec<_> = replies.iter().filter(|r| r[19] == 0).map(|r| (tag_of(r), r[27])).collect();
+    assert_eq!(answers, [(2, 0x40), (4, 0x40)], "the neighbour is not disturbed");
+    assert!(replies.iter().any(|r| r[19] == 1 && tag_of(r) == 0 && r[18] == 0), "it is announced");
+    assert_eq!(board.slot(0).unwrap().condition(), Condition::Serving);
+    let old = board.slot(0).unwrap().collect().unwrap().downcast::<Vec<u8>>().unwrap();
+    assert!(old[..512] == fresh(0, 0), "the old backing is given back");
+    assert!(world.ask(&read(0, 5, 5, 1))[0][36..] == fresh(9, 5));
+    assert_eq!(world.ask(&write(0, 6, 0, &data(2, 1)))[0][27], 0x40);
+    assert_eq!(world.ask(&ata(0, 7, 0xe7, 0, 0, &[]))[0][27], 0x40);
+    assert!(world.disk(0, 0)[512..] == other[512..]);
+}
+
+#[test]
+fn a_disk_that_is_gone_is_let_go_and_taken_back() {
+    let mut world = World::new(&Shape::default());
+    let cell = |world: &World| world.workers[0].board();
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    world.send(0, &read(0, 1, 0, 1));
+    world.turn();
+    let why = Why { tried: Tried::Look, errno: libc::ENXIO };
+    world.shared.posts[0].command(Control::Gone { slot: 0, why }).unwrap();
+    world.shared.posts[0].command(Control::Release { slot: 0 }).unwrap();
+    world.turn();
+    assert_eq!(cell(&world).slot(0).unwrap().condition(), Condition::Gone(why));
+    assert!(cell(&world).slot(0).unwrap().collect().is_none(), "the kernel may still work on it");
+    world.workers[0].storage_mut().release(usize::MAX);
+    world.workers[0].storage_mut().schedule(Schedule::InOrder);
+    world.settle();
+    let old = cell(&world).slot(0).unwrap().collect().unwrap().downcast::<Vec<u8>>().unwrap();
+    assert!(old[..512] == fresh(0, 0));
+    world.replies(0);
+    for frame in [read(0, 2, 0, 1), write(0, 3, 0, &data(1, 1)), ata(0, 4, 0xe7, 0, 0, &[])] {
+        assert_eq!(world.ask(&frame)[0][27], 0x61);
+    }
+    assert_eq!(world.ask(&ata(0, 5, 0xec, 0, 1, &[]))[0][27], 0x40, "it still says who it is");
+    bring(&world, *old);
+    world.settle();
+    assert_eq!(cell(&world).slot(0).unwrap().condition(), Condition::Serving);
+    assert_eq!(world.replies(0).len(), 1, "announced");
+    assert!(world.ask(&read(0, 6, 0, 1))[0][36..] == fresh(0, 0));
+}
+
+#[test]
+fn how_long_a_disk_takes_is_seen_while_it_does() {
+    let mut world = World::new(&Shape { slots: vec![0, 0], ..Shape::default() });
+    let board = world.workers[0].board();
+    let waited = |slot| board.slot(slot).unwrap().waited();
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    world.send(0, &read(0, 1, 0, 1));
+    world.turn();
+    for _ in 0..6 {
+        world.now += Duration::from_secs(1);
+        world.turn();
+    }
+    assert!(waited(0) >= Duration::from_secs(6) && waited(1).is_zero(), "{:?}", waited(0));
+    // Another command does not make the first one younger.
+    world.send(0, &read(0, 2, 8, 1));
+    world.now += Duration::from_secs(1);
+    world.turn();
+    assert!(waited(0) >= Duration::from_secs(7));
+    world.workers[0].storage_mut().release(usize::MAX);
+    world.now += Duration::from_secs(1);
+    world.turn();
+    world.now += Duration::from_secs(1);
+    world.turn();
+    assert!(waited(0).is_zero());
+    assert_eq!(board.slot(0).unwrap().in_flight(), 0);
+    world.workers[0].storage_mut().schedule(Schedule::InOrder);
+    world.settle();
+    world.accounted();
 }
 
 #[test]

@@ -51,8 +51,6 @@ pub struct Stopped {
     pub died: usize,
     /// Workers that the kernel keeps until their device answers.
     pub held: Vec<Held>,
-    /// Slots of which a write or flush failed for good.
-    pub failed: Vec<Address>,
     /// Slots that were not served because of another target.
     pub refused: Vec<Address>,
     /// Slots that another target answers for, served or not.
@@ -147,7 +145,6 @@ mod tests {
             drained: true,
             died: 0,
             held: vec![],
-            failed: vec![],
             refused: vec![],
             contested: vec![],
             watch: Watch::default(),

@@ -1,0 +1,102 @@
+//! The board of a worker: what others may know of its slots while it serves, one cell for each.
+//!
+//! Not a queue, and no command goes this way but a parcel that its command names. The worker writes, anybody reads.
+//! Invariant: the worker never waits for a reader; a lock is taken for a parcel only, of which it has been told.
+
+use crate::shelf::Condition;
+use std::any::Any;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Something for a worker's storage, or from it: a backing.
+pub type Parcel = Box<dyn Any + Send>;
+
+/// A cell for each slot of a worker, by its number with it.
+#[derive(Debug)]
+pub struct Board(Box<[Cell]>);
+
+/// What is known of one slot.
+#[derive(Debug, Default)]
+pub struct Cell {
+    condition: AtomicU64,
+    in_flight: AtomicU32,
+    waited_ms: AtomicU32,
+    inbox: Mutex<Option<Parcel>>,
+    outbox: Mutex<Option<Parcel>>,
+}
+
+impl Board {
+    /// A board for so many slots.
+    #[must_use]
+    pub fn new(slots: usize) -> Self {
+        Self((0..slots).map(|_| Cell::default()).collect())
+    }
+
+    /// The cell of a slot.
+    #[must_use]
+    pub fn slot(&self, number: u16) -> Option<&Cell> {
+        self.0.get(usize::from(number))
+    }
+
+    /// All cells, in order.
+    pub(super) fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.0.iter()
+    }
+}
+
+impl Cell {
+    /// The condition the slot is in.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        Condition::unpack(self.condition.load(Ordering::Acquire))
+    }
+
+    /// Commands that are at the disk or wait for others.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How long a command has been at the disk that is there longest, to the second or so; zero when there is none.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        Duration::from_millis(self.waited_ms.load(Ordering::Relaxed).into())
+    }
+
+    /// Lays out what the next command to the worker refers to.
+    pub fn bring(&self, parcel: Parcel) {
+        *lock(&self.inbox) = Some(parcel);
+    }
+
+    /// Takes what the worker has given back: let go of it where that may take its time.
+    #[must_use]
+    pub fn collect(&self) -> Option<Parcel> {
+        lock(&self.outbox).take()
+    }
+
+    pub(super) fn set_condition(&self, condition: Condition) {
+        self.condition.store(condition.pack(), Ordering::Release);
+    }
+
+    pub(super) fn set_in_flight(&self, commands: usize) {
+        self.in_flight.store(u32::try_from(commands).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_waited(&self, waited: Duration) {
+        self.waited_ms.store(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn take(&self) -> Option<Parcel> {
+        lock(&self.inbox).take()
+    }
+
+    pub(super) fn give(&self, parcel: Parcel) {
+        *lock(&self.outbox) = Some(parcel);
+    }
+}
+
+fn lock(parcel: &Mutex<Option<Parcel>>) -> std::sync::MutexGuard<'_, Option<Parcel>> {
+    // What is in it is whole at any moment.
+    parcel.lock().unwrap_or_else(PoisonError::into_inner)
+}
