@@ -42,6 +42,10 @@ fuzz: ## looks for inputs that break the frame path or a file's reader (FUZZ_RUN
 sanitize: ## Miri and AddressSanitizer over rings, frame memory and the whole program (root; an hour)
 	@tests/sanitize/run.sh
 
+powercut: ## cuts the power under verified load, again and again (root; CUTS=200, SEED=n, XSHELF_BIN=path)
+	@$(CARGO) build --locked --bins --package xshelf --package xshelf-faultdisk --package xshelf-powercut
+	@$(TARGET)/debug/powercut --cuts $(or $(CUTS),200) $(if $(SEED),--seed $(SEED))
+
 fmt: ## formats the sources
 	@$(CARGO) fmt --all
 
@@ -68,4 +72,4 @@ uninstall: ## removes what install put there, but not the configuration
 clean: ## removes what cargo built
 	@$(CARGO) clean
 
-.PHONY: help deps build demo test test-unit test-vm test-bare fuzz fmt install uninstall clean
+.PHONY: help deps build demo test test-unit test-vm test-bare fuzz sanitize powercut fmt install uninstall clean

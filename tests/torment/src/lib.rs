@@ -24,11 +24,30 @@
 //! ```
 
 mod client;
+mod disk;
 mod history;
 mod lab;
 mod shelf;
 
 pub use client::{Client, Options, Report, Tally};
+pub use disk::{FaultDisk, Loop};
 pub use history::{Finding, Slot, Wrong};
 pub use lab::{Cable, End, INITIATOR, Lab, TARGET};
 pub use shelf::Shelf;
+
+/// A program of this workspace: what an environment variable says, or the one that was built with this program.
+///
+/// # Panics
+/// When this program has no path.
+#[must_use]
+pub fn program(name: &str, variable: &str) -> std::path::PathBuf {
+    std::env::var_os(variable).map_or_else(
+        || {
+            // target/debug/NAME, or target/debug/deps/NAME-HASH for a test.
+            let own = std::env::current_exe().unwrap();
+            let beside = own.with_file_name(name);
+            if beside.exists() { beside } else { own.ancestors().nth(2).unwrap().join(name) }
+        },
+        Into::into,
+    )
+}

@@ -3,17 +3,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::time::Duration;
-use xshelf_torment::{Cable, Client, End, INITIATOR, Lab, Options, Shelf};
-
-/// The binary: XSHELF_BIN, or that of the same build.
-fn binary() -> PathBuf {
-    std::env::var_os("XSHELF_BIN").map_or_else(
-        || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("xshelf"),
-        PathBuf::from,
-    )
-}
+use xshelf_torment::{Cable, Client, End, INITIATOR, Lab, Options, Shelf, program};
 
 #[test]
 fn kills_lose_nothing_and_damage_is_seen() {
@@ -29,7 +20,7 @@ fn kills_lose_nothing_and_damage_is_seen() {
         "--state-dir".to_owned(),
         state.display().to_string(),
     ];
-    let mut shelf = Shelf::start(&lab, &binary(), &arguments);
+    let mut shelf = Shelf::start(&lab, &program("xshelf", "XSHELF_BIN"), &arguments);
     let options = Options {
         sectors: 4096,
         write_back: vec![1],
@@ -46,7 +37,7 @@ fn kills_lose_nothing_and_damage_is_seen() {
         client.run_while(|tally| tally.writes < enough).unwrap();
         shelf.kill();
         client.run_for(Duration::from_millis(20)).unwrap();
-        shelf = Shelf::start(&lab, &binary(), &arguments);
+        shelf = Shelf::start(&lab, &program("xshelf", "XSHELF_BIN"), &arguments);
     }
     let enough = client.tally().settings + 10;
     client.run_while(|tally| tally.settings < enough).unwrap();
