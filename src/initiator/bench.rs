@@ -52,7 +52,8 @@ Modes (all but read need --destroy-data):
           more at the end; every byte is compared. Requests in flight never
           overlap. Where a write had to be sent again, its sectors are not
           rewritten until every copy was answered: a late copy would put old
-          data over new, and no target could tell.
+          data over new, and no target could tell. Of a network that is known
+          to hold frames back, --settle says how long.
 
 A request that is not answered within the retransmission timeout is sent
 again under a new tag, until --deadline; then its slot is left alone and
@@ -144,6 +145,11 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = seconds)]
     pub rto_max: Duration,
 
+    /// With --mode verify: the network may repeat frames, and hold them back this long. Sectors are not rewritten for
+    /// so long after their write was answered, and then even if copies of it were not
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub settle: Option<Duration>,
+
     /// Repeat the choices and data of an earlier run [default: a new one; the report says which]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -222,6 +228,7 @@ pub fn run_to(
         },
         duration: nanos(args.seconds),
         patience,
+        settle: args.settle.map(nanos),
         // Short enough for every reader of JSON, and for people.
         seed: args.seed.unwrap_or_else(|| contact::random() & 0xffff_ffff),
         first_serial: contact::random() as u32,
@@ -255,6 +262,11 @@ fn check(args: &Args) -> Result<(), Error> {
     sorted.sort_unstable();
     if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Error::Usage(format!("{} is named twice", pair[0])));
+    }
+    if args.settle.is_some() && args.mode != ModeArg::Verify {
+        return Err(Error::Usage(
+            "--settle is for --mode verify: no other looks at what it reads".to_owned(),
+        ));
     }
     if args.rto_min > args.rto_max {
         return Err(Error::Usage("--rto-min is longer than --rto-max".to_owned()));

@@ -68,6 +68,10 @@ pub struct Plan {
     pub duration: Nanos,
     /// When to send again and give up.
     pub patience: Patience,
+    /// Longest time the network may hold a frame back. In a verification the sectors of a write are not written again
+    /// for so long after its answer, and then even if copies of it were not answered. `None`: it neither repeats nor
+    /// overtakes, and copies of ours that were not answered are waited for.
+    pub settle: Option<Nanos>,
     /// Makes choices and data repeatable.
     pub seed: u64,
     /// Where tags begin: not where another process on this host does.
@@ -252,6 +256,14 @@ struct Frozen {
     copies: u32,
 }
 
+/// A write that was answered, and until when the network may hold a copy of it.
+struct Settling {
+    until: Nanos,
+    lun: usize,
+    lba: u64,
+    count: u8,
+}
+
 /// A load in progress.
 pub struct Load {
     plan: Plan,
@@ -261,6 +273,8 @@ pub struct Load {
     frames: Vec<Box<[u8]>>,
     outbox: VecDeque<Sending>,
     frozen: HashMap<RequestId, Frozen>,
+    /// Writes whose copies may still be on their way, soonest first, and until when; with [`Plan::settle`] only.
+    settling: VecDeque<Settling>,
     strays: Strays,
     mismatches: Vec<Mismatch>,
     bad: u64,
@@ -318,6 +332,7 @@ impl Load {
             frames,
             outbox: VecDeque::with_capacity(2 * capacity),
             frozen: HashMap::new(),
+            settling: VecDeque::new(),
             strays: Strays::default(),
             mismatches: Vec::new(),
             bad: 0,
@@ -337,6 +352,7 @@ impl Load {
         if now.saturating_sub(self.swept) >= MILLISECOND {
             self.swept = now;
             self.sweep(now);
+            self.settle(now);
         }
         if self.phase == Phase::Loading && now.saturating_sub(started) >= self.plan.duration {
             self.stop(now);
@@ -463,12 +479,16 @@ impl Load {
         }
         let Some(ledger) = &mut state.ledger else { return };
         if ticket.write {
-            ledger.end_write(lba, count, ticket.generation, completed.unanswered > 0);
+            let copies = self.plan.settle.is_some() || completed.unanswered > 0;
+            ledger.end_write(lba, count, ticket.generation, copies);
             if state.recent.len() == RECENT {
                 state.recent.pop_front();
             }
             state.recent.push_back((lba, count));
-            if completed.unanswered > 0 {
+            if let Some(settle) = self.plan.settle {
+                let until = now.saturating_add(settle);
+                self.settling.push_back(Settling { until, lun: ticket.lun, lba, count });
+            } else if completed.unanswered > 0 {
                 let frozen = Frozen { lun: ticket.lun, lba, count, copies: completed.unanswered };
                 self.frozen.insert(completed.id, frozen);
             }
@@ -578,6 +598,17 @@ impl Load {
                 ledger.thaw(frozen.lba, frozen.count);
             }
             self.frozen.remove(&id);
+        }
+    }
+
+    /// Opens sectors for writing again whose last write can have no copy on its way any more. Every copy was sent before
+    /// the answer, and a target that keeps the order of arrival cannot let it overtake what is sent from now on.
+    fn settle(&mut self, now: Nanos) {
+        while self.settling.front().is_some_and(|write| write.until <= now) {
+            let Some(write) = self.settling.pop_front() else { return };
+            if let Some(ledger) = &mut self.luns[write.lun].ledger {
+                ledger.thaw(write.lba, write.count);
+            }
         }
     }
 

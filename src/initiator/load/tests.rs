@@ -24,6 +24,8 @@ fn mac(slot: u8) -> Mac {
 struct Faults {
     lost: u64,
     repeated: u64,
+    /// The copy of a repeated request goes its own way, as if a switch had held it back.
+    apart: bool,
     /// Delayed by up to `delay` instead of some microseconds.
     slow: u64,
     delay: Nanos,
@@ -79,9 +81,9 @@ impl World {
         let copies = 1 + u64::from(self.chance(self.faults.repeated));
         let mut when = self.travel();
         for _ in 0..copies {
-            // A switch that repeats a request does so at once. Were it to hold the copy back, no initiator could be
-            // safe: it does not know of it.
-            when = if to_target { when } else { self.travel() };
+            // A switch that repeats a request does so at once. Were it to hold the copy back, no initiator would be
+            // safe that has not been told of it.
+            when = if to_target && !self.faults.apart { when } else { self.travel() };
             if !self.chance(self.faults.lost) {
                 self.count += 1;
                 self.wire.push((Reverse((when, self.count)), to_target, frame.to_vec()));
@@ -183,6 +185,7 @@ fn plan(mode: Mode, seed: u64, milliseconds: u64) -> Plan {
         access: Access::Random,
         duration: milliseconds * MILLISECOND,
         patience: Patience::default(),
+        settle: None,
         seed,
         first_serial: seed as u32,
         source: HOST,
@@ -256,6 +259,45 @@ fn whatever_the_wire_does_a_good_target_verifies() {
         late > 100 && duplicate > 100 && frozen > 100 && copies > 100,
         "{late} {duplicate} {frozen} {copies}"
     );
+}
+
+#[test]
+fn a_wire_that_holds_copies_back_is_no_fault_of_the_target_when_it_is_known() {
+    let delay = 40 * MILLISECOND;
+    let (mut overtaken, mut copies) = (0, 0);
+    for seed in 0..12 {
+        let faults = Faults { lost: 20, repeated: 100, apart: true, slow: 100, delay, ..Faults::default() };
+        let mut run = |settle| {
+            let mut world = World::new(seed, 2, faults);
+            let plan = Plan { settle, ..plan(Mode::Verify, seed, 300) };
+            let outcome = world.run(Load::new(plan, &luns(2, 8, 6)));
+            copies += world.executed_writes - sum(&outcome, |l| l.writes.latency.len());
+            outcome
+        };
+        let outcome = run(Some(delay + MILLISECOND));
+        assert_eq!(outcome.bad, 0, "seed {seed}: {}", outcome.mismatches[0]);
+        assert!(sum(&outcome, |l| l.writes.completed) > 100, "seed {seed}: it goes on writing");
+        overtaken += run(None).bad;
+    }
+    // Otherwise there was nothing to wait for.
+    assert!(overtaken > 10 && copies > 100, "{overtaken} {copies}");
+}
+
+#[test]
+fn copies_that_were_never_answered_do_not_keep_sectors_from_being_written_for_ever() {
+    let run = |settle| {
+        let mut world = World::new(15, 1, Faults { lost: 300, ..Faults::default() });
+        let patience = Patience { rto_max: 40 * MILLISECOND, ..Patience::default() };
+        let plan = Plan { settle, patience, ..plan(Mode::Verify, 15, 2000) };
+        world.run(Load::new(plan, &luns(1, 8, 6)))
+    };
+    let (waiting, settling) = (run(None), run(Some(MILLISECOND)));
+    let frozen = |o: &Outcome| sum(o, |l| l.totals.unwrap().frozen);
+    let writes = |o: &Outcome| sum(o, |l| l.writes.completed);
+    assert!(frozen(&waiting) > SECTORS / 2, "{}", frozen(&waiting));
+    assert_eq!(frozen(&settling), 0);
+    assert!(writes(&settling) > 3 * writes(&waiting), "{} {}", writes(&settling), writes(&waiting));
+    assert_eq!((waiting.bad, settling.bad), (0, 0));
 }
 
 #[test]
