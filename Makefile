@@ -46,6 +46,18 @@ powercut: ## cuts the power under verified load, again and again (root; CUTS=200
 	@$(CARGO) build --locked --bins --package xshelf --package xshelf-faultdisk --package xshelf-powercut
 	@$(TARGET)/debug/powercut --cuts $(or $(CUTS),200) $(if $(SEED),--seed $(SEED))
 
+# Torture of the real binary; short pieces of it are in `make test`. tests/README.md has a line for each.
+CYCLES ?= 500
+SECONDS ?= 600
+torture = $(CARGO) build --release --locked --package xshelf --package xshelf-faultdisk --package xshelf-torture && \
+    nice $(TARGET)/release/xshelf-torture $(if $(SEED),--seed $(SEED))
+
+torture-kill: ## SIGKILL and restart under verified load on eight slots (root; CYCLES=500)
+	@$(torture) kill --cycles $(CYCLES)
+
+torture-wire: ## verified load on a wire that loses, repeats and reorders frames (root; SECONDS=600)
+	@$(torture) wire --seconds $(SECONDS)
+
 fmt: ## formats the sources
 	@$(CARGO) fmt --all
 
@@ -72,4 +84,4 @@ uninstall: ## removes what install put there, but not the configuration
 clean: ## removes what cargo built
 	@$(CARGO) clean
 
-.PHONY: help deps build demo test test-unit test-vm test-bare fuzz sanitize powercut fmt install uninstall clean
+.PHONY: help deps build demo test test-unit test-vm test-bare sanitize powercut torture-kill torture-wire fuzz fmt install uninstall clean

@@ -10,7 +10,7 @@
 #   integration  tests/*.rs, but for the next
 #   e2e          the real binary between network namespaces (root)
 #   loom         the rings between workers under every interleaving
-#   outages      the real binary under verified load, killed and its power cut, again and again (root)
+#   outages      the real binary under verified load: killed, its power cut, on a bad wire (root)
 #   vm           the Linux initiator in a virtual machine, a quick choice of cases (root)
 #   vm-all       the same, all cases
 #   bare         install, build and test in bare Debian roots (root)
@@ -186,10 +186,10 @@ for group in "${groups[@]}"; do
         if build loom --package xshelf-loom --lib --release; then run_list loom "$logs/loom.list" '^lib '; fi
         ;;
     outages)
-        if build_tests && build outages --package xshelf-torment --package xshelf-faultdisk \
-            --package xshelf-powercut --lib --bins --tests; then
+        if build_tests && build outages --package xshelf-torment --package xshelf-faultdisk --package xshelf-powercut \
+            --package xshelf-shim --package xshelf-torture --lib --bins --tests; then
             export XSHELF_BIN=${logs%/test-logs}/debug/xshelf
-            run_list outages "$logs/outages.list" '^(lib xshelf_torment|bin faultdisk|test )'
+            run_list outages "$logs/outages.list" '^(lib xshelf_t|lib xshelf_shim|bin faultdisk|test )'
             unset XSHELF_BIN
         fi
         ;;

@@ -156,15 +156,6 @@ impl Way {
     }
 }
 
-/// Carries frames between two interfaces until `stop`.
-///
-/// # Errors
-/// One of the interfaces is not there or goes away.
-pub fn run(ends: [&str; 2], faults: [Faults; 2], seed: u64, stop: &AtomicBool) -> io::Result<Report> {
-    let mut ends = Ends::open(ends)?;
-    ends.run(faults, seed, stop)
-}
-
 /// The two ends, ready to receive.
 #[derive(Debug)]
 pub struct Ends {

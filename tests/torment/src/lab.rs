@@ -1,4 +1,5 @@
-//! Two network namespaces with a cable between them, and a directory.
+//! Two network namespaces with a cable between them, or two cables and a namespace for a wire of one's own, and a
+//! directory.
 //!
 //! Not here: what runs in them.
 //! Invariant: it is gone with its [`Lab`], whatever happened.
@@ -17,6 +18,9 @@ pub const TARGET: &str = "tgt0";
 pub const INITIATOR: &str = "ini0";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// The ends of the cables to initiator and target in the namespace between, see [`Lab::with_wire`].
+pub const WIRE: [&str; 2] = ["wire-i", "wire-t"];
 
 /// The veth pair.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +44,15 @@ pub enum End {
     Target,
     /// Where the client runs.
     Initiator,
+    /// Between them; only in a lab [`Lab::with_wire`].
+    Wire,
 }
 
 /// Two namespaces, the cable, and a directory for files.
 #[derive(Debug)]
 pub struct Lab {
     name: String,
+    ends: &'static [End],
     directory: tempfile::TempDir,
 }
 
@@ -58,6 +65,27 @@ impl Lab {
     /// # Panics
     /// When root can not make what it should.
     pub fn new(name: &str, cable: Cable) -> Result<Self, String> {
+        let lab = Self::namespaces(name, &[End::Target, End::Initiator])?;
+        lab.cable(cable, (End::Target, TARGET), (End::Initiator, INITIATOR));
+        Ok(lab)
+    }
+
+    /// One where target and initiator reach each other only if somebody in the namespace between carries their frames
+    /// from one end of [`WIRE`] to the other.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    ///
+    /// # Panics
+    /// As [`Lab::new`].
+    pub fn with_wire(name: &str, cable: Cable) -> Result<Self, String> {
+        let lab = Self::namespaces(name, &[End::Target, End::Initiator, End::Wire])?;
+        lab.cable(cable, (End::Target, TARGET), (End::Wire, WIRE[1]));
+        lab.cable(cable, (End::Initiator, INITIATOR), (End::Wire, WIRE[0]));
+        Ok(lab)
+    }
+
+    fn namespaces(name: &str, ends: &'static [End]) -> Result<Self, String> {
         // SAFETY: no arguments, no memory.
         if unsafe { libc::geteuid() } != 0 {
             return Err("network namespaces and AF_XDP need root".into());
@@ -65,33 +93,39 @@ impl Lab {
         let name = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // Not /tmp: that may be memory, and then nothing is durable.
         let directory = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in("/var/tmp").unwrap();
-        let lab = Self { name, directory };
-        for end in [End::Target, End::Initiator] {
-            let done = Command::new("ip").args(["netns", "add", &lab.namespace(end)]).output().unwrap();
+        let lab = Self { name, ends, directory };
+        for end in lab.ends {
+            let done = Command::new("ip").args(["netns", "add", &lab.namespace(*end)]).output().unwrap();
             if !done.status.success() {
                 let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
                 return Err(format!("no network namespaces here: {why}"));
             }
         }
-        let (target, initiator) = (lab.namespace(End::Target), lab.namespace(End::Initiator));
+        Ok(lab)
+    }
+
+    /// Lays a cable between two namespaces, both ends up.
+    fn cable(&self, cable: Cable, a: (End, &str), b: (End, &str)) {
         let (mtu, queues) = (cable.mtu.to_string(), cable.queues.to_string());
         let end = ["mtu", &mtu, "numrxqueues", &queues, "numtxqueues", &queues, "netns"];
         let mut add = Command::new("ip");
-        add.args(["link", "add", TARGET])
-            .args(end)
-            .args([&target, "type", "veth", "peer", "name", INITIATOR]);
-        add.args(end).arg(&initiator);
+        add.args(["link", "add", a.1]).args(end).arg(self.namespace(a.0));
+        add.args(["type", "veth", "peer", "name", b.1]).args(end).arg(self.namespace(b.0));
         run(add);
-        for (end, interface) in [(End::Target, TARGET), (End::Initiator, INITIATOR)] {
-            lab.ip(end, &["link", "set", interface, "up"]);
+        for (end, interface) in [a, b] {
+            self.ip(end, &["link", "set", interface, "up"]);
         }
-        Ok(lab)
     }
 
     /// The name of a namespace, as for `ip netns`.
     #[must_use]
     pub fn namespace(&self, end: End) -> String {
-        format!("{}-{}", self.name, if end == End::Target { "t" } else { "i" })
+        let letter = match end {
+            End::Target => 't',
+            End::Initiator => 'i',
+            End::Wire => 'w',
+        };
+        format!("{}-{letter}", self.name)
     }
 
     /// A path for a file that goes with the lab.
@@ -126,13 +160,20 @@ impl Lab {
     /// # Panics
     /// When it does.
     pub fn within<T: Send + 'static>(&self, end: End, f: impl FnOnce() -> T + Send + 'static) -> T {
+        self.beside(end, f).join().unwrap()
+    }
+
+    /// The same, but goes on at once.
+    pub fn beside<T: Send + 'static>(
+        &self,
+        end: End,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
         let namespace = self.open(end);
         std::thread::spawn(move || {
             setns(&namespace).unwrap();
             f()
         })
-        .join()
-        .unwrap()
     }
 
     /// `ip` in a namespace; returns what it printed.
@@ -154,8 +195,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for end in [End::Target, End::Initiator] {
-            let name = self.namespace(end);
+        for end in self.ends {
+            let name = self.namespace(*end);
             // One that was never made needs no removal.
             let _ = Command::new("ip").args(["netns", "del", &name]).stderr(Stdio::null()).status();
         }

@@ -32,7 +32,7 @@ mod shelf;
 pub use client::{Client, Options, Report, Tally};
 pub use disk::{FaultDisk, Loop};
 pub use history::{Finding, Slot, Wrong};
-pub use lab::{Cable, End, INITIATOR, Lab, TARGET};
+pub use lab::{Cable, End, INITIATOR, Lab, TARGET, WIRE};
 pub use shelf::Shelf;
 
 /// A program of this workspace: what an environment variable says, or the one that was built with this program.

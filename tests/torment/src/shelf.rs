@@ -19,6 +19,9 @@ const GUARD: Duration = Duration::from_secs(120);
 pub struct Shelf {
     child: Child,
     log: PathBuf,
+    /// Bytes of the log that others wrote before.
+    before: usize,
+    notify: UnixDatagram,
 }
 
 impl Shelf {
@@ -42,6 +45,18 @@ impl Shelf {
     /// When it ends before it is ready: how, and what it said.
     #[track_caller]
     pub fn try_start<S: AsRef<OsStr>>(lab: &Lab, binary: &Path, arguments: &[S]) -> Result<Self, String> {
+        let mut shelf = Self::spawn(lab, binary, arguments);
+        shelf.ready()?;
+        Ok(shelf)
+    }
+
+    /// The same, but waits for nothing; see [`Shelf::ready`].
+    ///
+    /// # Panics
+    /// When there is no such binary.
+    #[must_use]
+    #[track_caller]
+    pub fn spawn<S: AsRef<OsStr>>(lab: &Lab, binary: &Path, arguments: &[S]) -> Self {
         let mut command = Command::new(binary);
         let mut all: Vec<OsString> = ["serve", "--interface", TARGET].map(OsString::from).to_vec();
         all.extend(arguments.iter().map(|a| a.as_ref().to_owned()));
@@ -56,22 +71,29 @@ impl Shelf {
         notify.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         command.env("NOTIFY_SOCKET", &path).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
-        let mut shelf = Self { child, log };
+        Self { child, log, before, notify }
+    }
+
+    /// Waits until it says READY.
+    ///
+    /// # Errors
+    /// When it ends before: how, and what it said.
+    ///
+    /// # Panics
+    /// When it is not ready in two minutes.
+    #[track_caller]
+    pub fn ready(&mut self) -> Result<(), String> {
         let until = Instant::now() + GUARD;
         let mut buffer = [0; 65536];
         loop {
-            if let Ok(n) = notify.recv(&mut buffer) {
+            if let Ok(n) = self.notify.recv(&mut buffer) {
                 if String::from_utf8_lossy(&buffer[..n]).lines().any(|line| line == "READY=1") {
-                    return Ok(shelf);
+                    return Ok(());
                 }
-            } else if let Some(status) = shelf.child.try_wait().unwrap() {
-                let log = shelf.log();
-                return Err(format!(
-                    "it ended before it was ready: {status}\n{}",
-                    &log[before.min(log.len())..]
-                ));
+            } else if let Some(status) = self.child.try_wait().unwrap() {
+                return Err(format!("it ended before it was ready: {status}\n{}", self.said()));
             }
-            assert!(Instant::now() < until, "it does not become ready\n{}", shelf.log());
+            assert!(Instant::now() < until, "it does not become ready\n{}", self.log());
         }
     }
 
@@ -85,6 +107,13 @@ impl Shelf {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What this one said so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let log = self.log();
+        log.get(self.before..).unwrap_or_default().to_owned()
     }
 
     /// Sends SIGKILL and does not wait; see [`Shelf::end`].
@@ -103,12 +132,39 @@ impl Shelf {
     /// # Panics
     /// When it does not end with 0.
     #[track_caller]
-    pub fn stop(self) {
+    pub fn stop(mut self) {
+        let status = self.terminate();
+        assert_eq!(status.code(), Some(0), "{status}\n{}", self.log());
+    }
+
+    /// The same, and says what is not as it should be at the end of a run without faults of the machine: it ends with 0,
+    /// has all its frame memory back, and did not panic.
+    ///
+    /// # Errors
+    /// What is wrong, and what it said.
+    ///
+    /// # Panics
+    /// When it does not end in two minutes.
+    #[track_caller]
+    pub fn stop_well(mut self) -> Result<(), String> {
+        let status = self.terminate();
+        let said = self.said();
+        let frames = said.lines().rev().find_map(|line| line.split_once("frames conserved: "));
+        let conserved =
+            frames.and_then(|(_, count)| count.split_once(" of ")).is_some_and(|(home, all)| home == all);
+        if status.code() == Some(0) && conserved && !said.contains("panicked") {
+            return Ok(());
+        }
+        Err(format!(
+            "it ended with {status}, frame memory {}\n{said}",
+            if conserved { "conserved" } else { "LOST" }
+        ))
+    }
+
+    fn terminate(&mut self) -> ExitStatus {
         // SAFETY: the child is ours and not yet waited for, so the number names it and nobody else.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
-        let log = self.log.clone();
-        let status = self.end();
-        assert_eq!(status.code(), Some(0), "{status}\n{}", fs::read_to_string(log).unwrap_or_default());
+        self.wait()
     }
 
     /// Waits for its end.
@@ -117,6 +173,11 @@ impl Shelf {
     /// When it does not end in two minutes.
     #[track_caller]
     pub fn end(mut self) -> ExitStatus {
+        self.wait()
+    }
+
+    #[track_caller]
+    fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + GUARD;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

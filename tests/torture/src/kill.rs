@@ -1,0 +1,135 @@
+//! SIGKILL at random moments under verified load, and a new start at once, again and again.
+//!
+//! Not here: power cuts: what the kernel has of a killed process is not lost.
+//! Invariant: the client keeps its memory over all of them.
+
+use crate::disks::Disks;
+use crate::load::{Load, Sofar};
+use crate::{Common, Failed, Progress, median};
+use std::fmt;
+use std::time::{Duration, Instant};
+use xshelf::initiator::pattern::Random;
+use xshelf_torment::{Cable, Lab, Options, Shelf};
+
+/// Longest life after READY.
+const LIFE: u64 = 400;
+/// Longest life of one that is killed while it starts: most are ready after that.
+const YOUTH: u64 = 200;
+/// Of so many, one is killed while it starts.
+const EARLY: u64 = 8;
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Deaths, and those of them before READY.
+    pub cycles: u32,
+    /// See `cycles`.
+    pub early: u32,
+    /// Deaths with acknowledged writes since the one before.
+    pub busy: u32,
+    /// What the client did.
+    pub load: Sofar,
+    /// Median time from the start to READY, in seconds.
+    pub start: f64,
+    /// Of all of it.
+    pub seconds: f64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { load: Sofar { tally, checks, sectors, settings }, .. } = self;
+        writeln!(
+            f,
+            "{} SIGKILLs in {:.0} s, {} of them before READY, {} with writes acknowledged since the last; \
+             median start {:.0} ms",
+            self.cycles,
+            self.seconds,
+            self.early,
+            self.busy,
+            self.start * 1000.0
+        )?;
+        writeln!(
+            f,
+            "acknowledged: {} writes, {} flushes, {} settings; {} reads compared; {} requests sent again, {} errors",
+            tally.writes, tally.flushes, tally.settings, tally.reads, tally.retransmissions, tally.errors
+        )?;
+        write!(
+            f,
+            "everything compared {checks} times: {sectors} sectors, {settings} settings; 0 sectors lost, 0 bad, 0 \
+             settings lost"
+        )
+    }
+}
+
+/// Kills it `cycles` times.
+///
+/// # Errors
+/// What is wrong, or why it cannot be done here.
+pub fn run(common: &Common, cycles: u32) -> Result<Outcome, Failed> {
+    let lab =
+        Lab::new("xshelf-torture-kill", Cable { queues: 2, ..Cable::default() }).map_err(Failed::Skipped)?;
+    let mut disks = Disks::default();
+    for _ in 0..3 {
+        disks.file(&lab, 64 << 20, "");
+    }
+    // What was acknowledged is not on the disk, but neither is it lost with the process.
+    disks.file(&lab, 64 << 20, ",write-back");
+    disks.parts(&lab, 64 << 20);
+    disks.device(&lab, 64 << 20, "")?;
+    disks.device(&lab, 64 << 20, "")?;
+    let state = lab.path("state");
+    let mut arguments = disks.arguments.clone();
+    arguments.extend(["--workers", "2", "--state-dir"].map(str::to_owned));
+    arguments.push(state.display().to_string());
+
+    let mut random = Random::new(common.seed);
+    let began = Instant::now();
+    let mut shelf = Shelf::try_start(&lab, &common.binary, &arguments)?;
+    let options = Options {
+        seed: random.next() >> 32,
+        sectors: 16384,
+        write_back: vec![3],
+        settings: Some(Duration::from_millis(20)),
+        // Short, so that a cycle is not spent waiting for it.
+        retransmit: Duration::from_millis(40),
+        ..Options::default()
+    };
+    let load = Load::begin(&lab, &disks.addresses, options, 20_000)?;
+    let mut progress = Progress::new();
+    let (mut early, mut busy, mut starts, mut writes) = (0, 0, Vec::new(), 0);
+    for cycle in 1..=cycles {
+        std::thread::sleep(Duration::from_millis(random.below(LIFE)));
+        shelf.kill();
+        let spawned = Instant::now();
+        shelf = Shelf::spawn(&lab, &common.binary, &arguments);
+        // The last one lives.
+        if cycle < cycles && random.below(EARLY) == 0 {
+            std::thread::sleep(Duration::from_millis(random.below(YOUTH)));
+            early += 1;
+        } else {
+            shelf.ready()?;
+            starts.push(spawned.elapsed().as_secs_f64());
+        }
+        let sofar = load.sofar();
+        busy += u32::from(sofar.tally.writes > writes);
+        writes = sofar.tally.writes;
+        if load.has_failed() {
+            // Only to hear why.
+            load.end()?;
+            return Err(Failed::Wrong("the load ended by itself".into()));
+        }
+        progress.say(|| {
+            format!(
+                "{cycle} of {cycles} cycles, {writes} writes acknowledged, {} settings, {} resent",
+                sofar.tally.settings, sofar.tally.retransmissions
+            )
+        });
+    }
+    let load = load.end().map_err(|e| format!("{e}\n{}", shelf.said()))?;
+    shelf.stop_well()?;
+    if load.tally.errors > 0 {
+        return Err(Failed::Wrong(format!("{} requests were answered with an error", load.tally.errors)));
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Outcome { cycles, early, busy, load, start: median(starts), seconds })
+}

@@ -1,0 +1,84 @@
+//! The command line of the tortures: one of them, as long as you like.
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use xshelf::initiator::contact;
+use xshelf_shim::fate::Faults;
+use xshelf_torture::{Common, Failed, kill, wire};
+
+/// Tortures the real xshelf between network namespaces (root). It says what it did, and when something is wrong, what and
+/// the command that repeats it.
+#[derive(Parser)]
+struct Arguments {
+    /// The xshelf to torture [default: the one beside this program]
+    #[arg(long, global = true, env = "XSHELF_BIN")]
+    binary: Option<PathBuf>,
+    /// Repeats the choices of another run [default: a new one]
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    #[command(subcommand)]
+    torture: Torture,
+}
+
+#[derive(Clone, Subcommand)]
+enum Torture {
+    /// SIGKILL and a new start under verified load, again and again, on eight slots
+    Kill {
+        /// How often
+        #[arg(long, default_value_t = 500)]
+        cycles: u32,
+    },
+    /// Verified load on a wire that loses, repeats, reorders and delays frames, beside the same on a good one
+    Wire {
+        /// Of load on the bad wire
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Of one round of that
+        #[arg(long, default_value_t = 60)]
+        round: u64,
+        /// What the wire does to frames, each way
+        #[arg(long, default_value = wire::FAULTS)]
+        faults: Faults,
+    },
+}
+
+fn run(torture: &Torture, common: &Common) -> Result<String, Failed> {
+    match *torture {
+        Torture::Kill { cycles } => kill::run(common, cycles).map(|o| o.to_string()),
+        Torture::Wire { seconds, round, faults } => {
+            wire::run(common, wire::Options { seconds, round, faults }).map(|o| o.to_string())
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let beside = || std::env::current_exe().ok().map(|own| own.with_file_name("xshelf"));
+    let Some(binary) = arguments.binary.clone().or_else(beside) else {
+        eprintln!("which xshelf? say --binary");
+        return ExitCode::from(2);
+    };
+    let given = arguments.seed;
+    let seed = given.unwrap_or_else(|| contact::random() & 0xffff_ffff);
+    let again = {
+        let words = std::env::args().map(|word| if word.contains(' ') { format!("'{word}'") } else { word });
+        let words = words.collect::<Vec<_>>().join(" ");
+        if given.is_some() { words } else { format!("{words} --seed {seed}") }
+    };
+    println!("{again}");
+    match run(&arguments.torture, &Common { binary, seed }) {
+        Ok(outcome) => {
+            println!("{outcome}\nxshelf ended with 0, all frames conserved; seed {seed}");
+            ExitCode::SUCCESS
+        }
+        Err(Failed::Skipped(why)) => {
+            println!("SKIPPED: {why}");
+            ExitCode::from(77)
+        }
+        Err(Failed::Wrong(what)) => {
+            println!("FAILED: {what}\nrepeat it with: {again}");
+            ExitCode::FAILURE
+        }
+    }
+}
