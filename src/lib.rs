@@ -9,7 +9,7 @@
 //! threads, no clocks. `net` and `storage` know nothing of ATA. Only `worker` names both.
 //!
 //! `unsafe` is denied but where a module allows it for itself: `frame::region` (the memory behind the tokens), `net::ring`,
-//! `net::xsk` and `net::sys` (rings and system calls), `storage::uring` (memory that the kernel works on),
+//! `net::xsk` and `net::sys` (rings and system calls), `storage::uring` with its `bounce` (memory that the kernel works on),
 //! `storage::ioctl` (questions to block devices) and `initiator::socket` (packet sockets).
 
 #![deny(unsafe_code)]

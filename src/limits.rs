@@ -70,8 +70,12 @@ pub const FILES: usize = 1024;
 /// Descriptors one worker's io_uring can watch while it sleeps: a socket for each queue, and its eventfd.
 pub const WATCHES: usize = 64;
 /// Kernel threads one worker's io_uring may use for what cannot be done without blocking (flushes, page cache
-/// writes): many, so that a hung device does not hold the last one.
+/// writes), beside one for each of its files: so a file that hangs never holds the last one of another.
 pub const IO_THREADS: u32 = 64;
+/// Largest unit, in bytes, that a device may want to be read and written as a whole to be reached past the page cache.
+pub const BOUNCE_UNIT: u32 = 4096;
+/// Buffers of one worker for parts of such units, beside one for each of its files that need them; made only where one does.
+pub const BOUNCES: u32 = 64;
 
 /// Bytes of one io_uring registered buffer at most (io_uring/rsrc.c); the UMEM is registered in such pieces.
 pub const REGISTERED_PIECE: usize = 1 << 30;

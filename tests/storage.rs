@@ -836,10 +836,9 @@ fn a_device_of_large_sectors_does_what_storage_does() {
     let device = Loop::over(&zeroes(directory.path(), "image", SIZE), &["--sector-size", "4096"]);
     device.cache("write through");
     ring_suite(&device.path, READ_WRITE, |d| {
-        assert!(matches!(d.access(), Access::Coarse(_)), "{:?}", d.access());
-        assert_eq!(d.logical_block(), 4096);
-        // Through the page cache, so the device's cache alone proves nothing.
-        assert_eq!(d.durability(), Durability::EachWrite);
+        assert!(is_direct(d), "{:?}", d.access());
+        assert_eq!((d.logical_block(), d.physical_block(), d.unit()), (4096, 4096, 4096));
+        assert_eq!(d.durability(), Durability::WriteThrough);
     });
 }
 
@@ -1003,7 +1002,9 @@ fn only_what_can_free_says_that_it_trims() {
     need_root!("a loop device and mounts");
     {
         let device = Loop::over(&image, &["--sector-size", "4096"]);
-        assert!(!trims(&device.path, READ_WRITE), "single sectors cannot be freed there");
+        assert!(trims(&device.path, READ_WRITE), "whole blocks are freed, parts are overwritten");
+        let odd = Options { offset: 512, ..READ_WRITE };
+        assert!(!trims(&device.path, odd), "through the page cache, single sectors cannot be freed there");
     }
     {
         let device = Loop::over(&image, &[]);
@@ -1139,6 +1140,167 @@ fn a_backing_is_shared_by_parts() {
     check(&path);
     need_root!("a loop device");
     check(&Loop::over(&path, &[]).path);
+}
+
+// ---- units of more than a sector ---------------------------------------------------------------------------------
+
+/// The units that a job touches.
+struct Change {
+    units: std::ops::RangeInclusive<usize>,
+    writes: bool,
+}
+
+/// A job of those, and what it should read.
+struct Running {
+    change: Change,
+    at: usize,
+    len: usize,
+    expected: Option<Vec<u8>>,
+    number: usize,
+}
+
+/// Random reads, writes and discards of single sectors and more, as many at once as there may be: those that change the
+/// same unit one after the other, and nobody reads what is being changed. `wide` is the size of a unit in sectors.
+fn parts_of_units(
+    stock: &mut Stock,
+    rig: &mut Ring,
+    model: &mut [u8],
+    wide: usize,
+    rounds: usize,
+    seed: u64,
+) {
+    let mut x = seed;
+    let mut next = move |below: usize| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (x >> 33) as usize % below
+    };
+    let sectors = model.len() / 512;
+    let mut in_flight: Vec<Option<Running>> = Vec::new();
+    let mut started = 0;
+    let start = Instant::now();
+    while started < rounds || in_flight.iter().any(Option::is_some) {
+        assert!(start.elapsed() < HANG, "jobs hang: {:?}", rig.ring.stats());
+        // Not always everything that could be: ends and beginnings come in all orders.
+        for _ in 0..next(40) {
+            if started == rounds || stock.runs.available() == 0 || stock.chunks.is_empty() {
+                break;
+            }
+            let discards = rig.trims() && next(8) == 0;
+            let count = 1 + next(if discards { 100 } else { 16 });
+            let lba = next(sectors - count);
+            let kind = if discards { 5 } else { next(5) };
+            let writes = kind > 1;
+            let change = Change { units: lba / wide..=(lba + count - 1) / wide, writes };
+            let held = |other: &Change| {
+                let apart =
+                    other.units.end() < change.units.start() || change.units.end() < other.units.start();
+                !apart && (writes || other.writes)
+            };
+            if in_flight.iter().flatten().any(|running| held(&running.change)) {
+                continue;
+            }
+            let (offset, len) = (lba * 512, count * 512);
+            let (mut buffer, at) = match (kind, count) {
+                (5, _) => (Buffer::None, 0),
+                (_, 1..=7) => (stock.chunk(), 512),
+                _ => (stock.run(), 0),
+            };
+            let place = &mut model[offset..offset + len];
+            let (verb, expected) = match kind {
+                0 | 1 => (Verb::Read, Some(place.to_vec())),
+                2..=4 => {
+                    let bytes = pattern(started as u64 + seed, len);
+                    stock.fill(&mut buffer, at, &bytes);
+                    place.copy_from_slice(&bytes);
+                    (if kind == 2 { Verb::WriteThrough } else { Verb::Write }, None)
+                }
+                _ => {
+                    place.fill(0);
+                    (Verb::Discard, None)
+                }
+            };
+            let ticket = in_flight.iter().position(Option::is_none).unwrap_or(in_flight.len());
+            let new = job(ticket as u32, verb, offset as u64, buffer, at as u32, len as u32);
+            if let Err(new) = rig.ring.submit(new) {
+                panic!("no room for {new:?}");
+            }
+            if ticket == in_flight.len() {
+                in_flight.push(None);
+            }
+            in_flight[ticket] = Some(Running { change, at, len, expected, number: started });
+            started += 1;
+        }
+        rig.ring.turn();
+        let mut done = Vec::new();
+        if rig.ring.reap(1 + next(32), &mut |d| done.push(d)) == 0 && in_flight.iter().any(Option::is_some) {
+            rig.wait();
+        }
+        for mut done in done {
+            let Running { at, len, expected, number, .. } = in_flight[done.ticket.0 as usize].take().unwrap();
+            assert_eq!(done.result, Ok(()), "job {number}");
+            if let Some(bytes) = expected {
+                let read = stock.region.buffer_mut(&mut done.buffer, at, len);
+                assert!(*read == *bytes, "job {number} read something else");
+            }
+            stock.put(done.buffer);
+        }
+    }
+    assert_eq!(rig.one(flush(0)).result, Ok(()));
+    stock.assert_all_home();
+}
+
+#[test]
+fn parts_of_units_are_written_without_touching_the_rest() {
+    need_root!("loop devices and mounts");
+    let directory = disk_directory();
+    for unit in ["512", "1024", "2048", "4096"] {
+        let bytes = unit.parse().unwrap();
+        for (cache, options) in [("write back", READ_WRITE), ("write through", WRITE_BACK)] {
+            let device =
+                Loop::over(&zeroes(directory.path(), &format!("disk{unit}"), SIZE), &["--sector-size", unit]);
+            device.cache(cache);
+            let mut stock = Stock::new();
+            let region = Arc::clone(&stock.region);
+            let mut model = pattern(77, SIZE);
+            std::fs::write(&device.path, &model).unwrap();
+            let mut rig = Ring::open(&region, 200, &device.path, options);
+            assert!(is_direct(rig.device()));
+            assert_eq!((rig.device().unit(), rig.device().trims()), (bytes, true));
+            parts_of_units(&mut stock, &mut rig, &mut model, bytes as usize / 512, 3000, u64::from(bytes));
+            assert!(rig.contents() == model, "the backing differs from the model");
+            let stats = rig.ring.stats();
+            assert_eq!(stats.bounced > 500, bytes > 512, "{stats:?}");
+        }
+    }
+    // A file on such a disk, in a window, beside one that begins where no unit does.
+    let device = Loop::over(&zeroes(directory.path(), "disk", 64 << 20), &["--sector-size", "4096"]);
+    with_own_mounts(|| {
+        let mount = Mount::ext4(&device.path);
+        let path = mount.path().join("image");
+        let mut model = pattern(78, SIZE);
+        std::fs::write(&path, &model).unwrap();
+        let mut stock = Stock::new();
+        let region = Arc::clone(&stock.region);
+        {
+            let window = Options { offset: 8192, length: Some(SIZE as u64 / 2), ..READ_WRITE };
+            let mut rig = Ring::open(&region, 200, &path, window);
+            assert_eq!(
+                (is_direct(rig.device()), rig.device().unit()),
+                (true, 4096),
+                "{}",
+                rig.device().access()
+            );
+            parts_of_units(&mut stock, &mut rig, &mut model[8192..][..SIZE / 2], 8, 2000, 5);
+        }
+        assert!(std::fs::read(&path).unwrap() == model, "the file differs from the model");
+        for (offset, length) in [(512, None), (4096, Some(512)), (0, Some(4096 * 3 + 1024))] {
+            let odd = open(&path, Options { offset, length, ..READ_WRITE }).unwrap();
+            assert!(matches!(odd.access(), Access::Coarse(_)), "{:?}", odd.access());
+            assert_eq!((odd.unit(), odd.alignment()), (512, None));
+            let text = odd.access().to_string();
+            assert!(text.contains("4096") && text.contains("no multiple"), "{text}");
+        }
+    });
 }
 
 // ---- failures ----------------------------------------------------------------------------------------------------

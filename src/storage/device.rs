@@ -8,13 +8,14 @@
 
 use super::health::{Patient, Tongue};
 use super::ioctl;
-use crate::limits::SECTOR;
+use crate::limits::{BOUNCE_UNIT, SECTOR};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a backing that another program has is tried again. A process that was killed keeps its registered files
@@ -126,28 +127,44 @@ pub struct Alignment {
 }
 
 impl Alignment {
-    fn fits_sectors(self) -> bool {
-        let fits = |n: u32| n.is_power_of_two() && n as usize <= SECTOR;
-        fits(self.memory) && fits(self.offset)
+    fn fits(self, most: u32) -> bool {
+        [self.memory, self.offset].into_iter().all(|n| n.is_power_of_two() && n <= most)
+    }
+
+    /// What a window has to begin and end on to be served by this: nothing beyond sectors where they fit, and whole pages
+    /// elsewhere, so that neither a unit nor a page of the cache ever belongs to two slots.
+    fn grain(self) -> u64 {
+        if self.offset <= SECTOR as u32 { SECTOR as u64 } else { u64::from(BOUNCE_UNIT) }
     }
 }
 
 /// How the page cache is dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// O_DIRECT, with this alignment.
+    /// O_DIRECT, with this alignment. Where it is more than a sector, a write of less than a unit reads the unit, changes it
+    /// and writes it back.
     Direct(Alignment),
     /// Through the page cache, because the backing cannot do O_DIRECT.
     Buffered,
-    /// Through the page cache, because O_DIRECT would want this, which single sectors do not fit.
+    /// Through the page cache, because O_DIRECT would want units of this, which are too large, or of which what is served
+    /// does not begin or end on one.
     Coarse(Alignment),
 }
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Direct(a) if a.offset as usize > SECTOR => {
+                write!(f, "direct, in units of {} bytes", a.offset)
+            }
             Self::Direct(_) => f.write_str("direct"),
             Self::Buffered => f.write_str("buffered (no O_DIRECT here)"),
+            Self::Coarse(a) if a.fits(BOUNCE_UNIT) => write!(
+                f,
+                "buffered (O_DIRECT wants units of {} bytes, and offset or size are no multiple of {})",
+                a.offset,
+                a.grain()
+            ),
             Self::Coarse(a) => write!(f, "buffered (O_DIRECT wants {} bytes)", a.offset.max(a.memory)),
         }
     }
@@ -349,9 +366,14 @@ impl Device {
         self.options.offset
     }
 
-    /// So many bytes are served from now on.
+    /// So many bytes are served from now on, or what of them is whole units.
     pub(super) fn resized(&mut self, bytes: u64) {
-        self.size = bytes;
+        self.size = bytes / self.grain() * self.grain();
+    }
+
+    /// What its size is a multiple of.
+    fn grain(&self) -> u64 {
+        self.alignment().map_or(SECTOR as u64, Alignment::grain)
     }
 
     /// What measures it again later, from any thread. Holds the claim as long as the device does: drop it as well to
@@ -360,7 +382,14 @@ impl Device {
     /// # Errors
     /// When no descriptor is left.
     pub fn gauge(&self) -> io::Result<Gauge> {
-        Ok(Gauge { file: self.file.try_clone()?, backing: self.backing, options: self.options })
+        Ok(Gauge {
+            file: self.file.try_clone()?,
+            backing: self.backing,
+            options: self.options,
+            path: self.path.clone(),
+            grain: self.grain(),
+            cut: AtomicU64::new(0),
+        })
     }
 
     /// Whether only reads are allowed.
@@ -382,6 +411,13 @@ impl Device {
             Access::Direct(alignment) => Some(alignment),
             Access::Buffered | Access::Coarse(_) => None,
         }
+    }
+
+    /// Bytes that are written as a whole, from the first that is served on: a power of two, 512 where single sectors are.
+    /// Two jobs that change the same unit must not be in flight together: each would write back what the other has changed.
+    #[must_use]
+    pub fn unit(&self) -> u32 {
+        self.alignment().map_or(SECTOR as u32, |a| a.offset.max(SECTOR as u32))
     }
 
     /// When a write is durable.
@@ -445,16 +481,32 @@ pub struct Gauge {
     file: OwnedFd,
     backing: Backing,
     options: Options,
+    path: PathBuf,
+    /// What is served is a multiple of so many bytes.
+    grain: u64,
+    /// Bytes behind the last whole unit, when last told.
+    cut: AtomicU64,
 }
 
 impl Gauge {
-    /// Bytes that could be served now, in whole sectors: 0 when the backing has become too short for any. A network or
-    /// FUSE file system can take its time to answer; call it where that hurts nobody.
+    /// Bytes that could be served now, in whole units of the backing: 0 when it has become too short for any. Where that
+    /// leaves sectors out, the log says so, once. A network or FUSE file system can take its time to answer; call it where
+    /// that hurts nobody.
     ///
     /// # Errors
     /// What the kernel says: the device is gone, or the file system failed.
     pub fn size(&self) -> io::Result<u64> {
-        Ok(self.options.served(whole(&self.file, self.backing)?))
+        let all = self.options.served(whole(&self.file, self.backing)?);
+        let cut = all % self.grain;
+        if cut != self.cut.swap(cut, Ordering::Relaxed) && cut > 0 {
+            tracing::warn!(
+                "{}: its last {cut} bytes are not served, because it is written in units of {}; make its size a multiple \
+                 of that, or start xshelf again to serve it through the page cache",
+                self.path.display(),
+                self.grain
+            );
+        }
+        Ok(all - cut)
     }
 }
 
@@ -629,7 +681,8 @@ fn measure_with(
         Backing::File if KNOWN_GOOD.contains(&magic(&file_system)) => system.logical_block(disk),
         Backing::File => None,
     };
-    let mut access = access(reported, known.map(|b| Alignment { memory: b, offset: b }), memory);
+    let known = known.map(|b| Alignment { memory: b, offset: b });
+    let mut access = access(reported, known, memory, (options.offset, size));
     if let Access::Direct(_) = access {
         let set = fs::fcntl_getfl(&file)
             .and_then(|flags| fs::fcntl_setfl(&file, flags | OFlags::DIRECT))
@@ -645,10 +698,16 @@ fn measure_with(
         write_through: system.write_through(disk),
         options,
     });
+    let unit = match access {
+        Access::Direct(a) => a.offset.max(SECTOR as u32),
+        Access::Buffered | Access::Coarse(_) => SECTOR as u32,
+    };
+    let physical_block = physical_block.max(unit);
     let misalignment = system.misalignment(identity, physical_block, options.offset);
     let trims = !options.read_only
         && match identity {
-            Identity::Block { device } => logical_block as usize <= SECTOR && system.trims(device),
+            // What is less than one of its blocks is overwritten with zeroes, where we write such parts ourselves.
+            Identity::Block { device } => logical_block <= unit && system.trims(device),
             Identity::File { .. } => punches(&file, physical_block),
         };
     let tongue = match identity {
@@ -762,15 +821,23 @@ fn classify(path: &Path, stat: &fs::Stat) -> Result<(Backing, Identity), OpenErr
     Err(OpenError::NotStorage { path: path.into(), what })
 }
 
-/// O_DIRECT only where the kernel says (or, when it says nothing, is known to mean) that sectors fit.
-fn access(reported: Option<Alignment>, known: Option<Alignment>, memory: bool) -> Access {
+/// O_DIRECT only where the kernel says (or, when it says nothing, is known to mean) that sectors fit, or units that the window
+/// (its first byte and its bytes) is made of.
+fn access(
+    reported: Option<Alignment>,
+    known: Option<Alignment>,
+    memory: bool,
+    (offset, size): (u64, u64),
+) -> Access {
     if memory && reported.is_none() {
         return Access::Buffered;
     }
     match reported.or(known) {
         None | Some(Alignment { memory: 0, .. } | Alignment { offset: 0, .. }) => Access::Buffered,
-        Some(alignment) if alignment.fits_sectors() => Access::Direct(alignment),
-        Some(alignment) => Access::Coarse(alignment),
+        Some(a) if a.fits(BOUNCE_UNIT) && offset % a.grain() == 0 && size % a.grain() == 0 => {
+            Access::Direct(a)
+        }
+        Some(a) => Access::Coarse(a),
     }
 }
 
@@ -1216,16 +1283,31 @@ mod tests {
         for (reported, known, memory, want) in [
             (Some(a(512, 512)), None, false, Access::Direct(a(512, 512))),
             (Some(a(4, 512)), None, false, Access::Direct(a(4, 512))),
-            (Some(a(512, 4096)), Some(a(512, 512)), false, Access::Coarse(a(512, 4096))),
-            (Some(a(4096, 512)), None, false, Access::Coarse(a(4096, 512))),
+            (Some(a(512, 4096)), Some(a(512, 512)), false, Access::Direct(a(512, 4096))),
+            (Some(a(4096, 512)), None, false, Access::Direct(a(4096, 512))),
+            (Some(a(512, 8192)), None, false, Access::Coarse(a(512, 8192))),
+            (Some(a(8192, 512)), None, false, Access::Coarse(a(8192, 512))),
             (Some(a(0, 0)), Some(a(512, 512)), false, Access::Buffered),
             (Some(a(3, 512)), None, false, Access::Coarse(a(3, 512))),
             (None, Some(a(512, 512)), false, Access::Direct(a(512, 512))),
-            (None, Some(a(4096, 4096)), false, Access::Coarse(a(4096, 4096))),
+            (None, Some(a(4096, 4096)), false, Access::Direct(a(4096, 4096))),
             (None, None, false, Access::Buffered),
             (None, Some(a(512, 512)), true, Access::Buffered),
         ] {
-            assert_eq!(access(reported, known, memory), want, "{reported:?} {known:?} {memory}");
+            let got = access(reported, known, memory, (8192, 1 << 20));
+            assert_eq!(got, want, "{reported:?} {known:?} {memory}");
+        }
+        for (alignment, offset, size, direct) in [
+            (a(512, 4096), 4096, 4096, true),
+            (a(512, 4096), 0, 4096 + 512, false),
+            (a(512, 4096), 512, 4096, false),
+            // Pages of the cache are not to be shared with the slot beside it either.
+            (a(512, 1024), 1024, 4096, false),
+            (a(512, 1024), 4096, 8192, true),
+            (a(4096, 512), 512, 512, true),
+        ] {
+            let got = access(Some(alignment), None, false, (offset, size));
+            assert_eq!(matches!(got, Access::Direct(_)), direct, "{alignment:?} {offset} {size}");
         }
     }
 

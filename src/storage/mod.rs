@@ -81,9 +81,14 @@ pub enum Failure {
     /// The kernel said so; the value is the errno.
     #[error("{}", std::io::Error::from_raw_os_error(*.0))]
     Errno(i32),
-    /// The range is free, but the flush that was to make that durable failed; the value is its errno.
-    #[error("the flush after it: {}", std::io::Error::from_raw_os_error(*.0))]
+    /// A discard is not done, or not durable, and more than its range may be lost: the flush behind it failed, or the
+    /// writing of a unit of which only a part was to be freed. The value is the errno.
+    #[error("making it durable: {}", std::io::Error::from_raw_os_error(*.0))]
     Unsynced(i32),
+    /// Nothing was written, because the rest of the unit that the device writes as a whole could not be read; the value is
+    /// the errno.
+    #[error("reading the rest of the unit: {}", std::io::Error::from_raw_os_error(*.0))]
+    Unread(i32),
     /// Nothing more could be transferred: the file is shorter than it was.
     #[error("the file ended early")]
     Short,
@@ -111,7 +116,7 @@ impl Failure {
 
     const fn errno(self) -> Option<i32> {
         match self {
-            Self::Errno(errno) | Self::Unsynced(errno) => Some(errno),
+            Self::Errno(errno) | Self::Unsynced(errno) | Self::Unread(errno) => Some(errno),
             Self::Short => None,
         }
     }
@@ -209,6 +214,8 @@ mod tests {
             (Failure::Errno(libc::EDQUOT), false, true),
             (Failure::Errno(libc::EFBIG), false, true),
             (Failure::Unsynced(libc::ENOSPC), false, false),
+            (Failure::Unread(libc::EIO), false, false),
+            (Failure::Unread(libc::ENXIO), true, false),
             (Failure::Errno(libc::EIO), false, false),
             (Failure::Errno(libc::ETIMEDOUT), false, false),
             (Failure::Errno(libc::EROFS), false, false),

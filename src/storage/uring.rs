@@ -2,11 +2,29 @@
 //!
 //! Not here: opening and measuring files (`device`), sockets (only watched), ATA. Not movable to another thread:
 //! the ring is made for the thread that made it.
-//! Invariant: the kernel works only on memory whose token lies in the table of jobs, and a token leaves the table
-//! only with the kernel's last word on its job.
+//! Invariant: the kernel works only on memory whose token lies in the table of jobs, or on a bounce buffer that such a job
+//! holds, and both are given up only with the kernel's last word on that job.
+//!
+//! Units. A device that is read and written in units of more than a sector (`O_DIRECT` on 4Kn disks) is served past the page
+//! cache all the same: a job that is not made of whole units goes by a bounce buffer. A read fetches the units around its
+//! bytes; a write fetches them, puts its bytes in, and writes the units back, durably where writes are. Whoever submits
+//! sees to it that no two jobs that change the same unit are in flight together (`shelf::Order` does). When the power fails
+//! in between, of a unit there is either the old or the new, as the device promises for its own blocks: sectors beside the
+//! job's bytes are in both as they were.
+//!
+//! Threads. What blocks runs in threads of the kernel that are all this ring's together. A file gets some of them, but never
+//! the last one of another file (`share`); what is beyond waits here. A transfer that need not block needs none: it is
+//! tried with RWF_NOWAIT, and waits for a thread only when the kernel says that it would block.
 #![allow(unsafe_code)]
 
-use super::device::Device;
+mod bounce;
+mod share;
+mod units;
+
+use self::bounce::Bounces;
+use self::share::Share;
+use self::units::{BOUNCE, Span};
+use super::device::{Access, Alignment, Backing, Device};
 use super::{Done, Failure, FileId, Job, Sleep, Storage, Ticket, Verb, Woken};
 use crate::frame::{Buffer, Chunk, Region};
 use crate::limits;
@@ -132,7 +150,14 @@ pub struct Stats {
     pub retried: u64,
     /// Jobs handed to the kernel again for the rest of their bytes.
     pub continued: u64,
-    /// Jobs refused because they did not have the alignment of their file. Anything but 0 is a defect.
+    /// Jobs that went by a bounce buffer.
+    pub bounced: u64,
+    /// Times a job waited, for a kernel thread or a bounce buffer.
+    pub waited: u64,
+    /// Transfers that the kernel would not do at once, and that were given a thread for it.
+    pub blocking: u64,
+    /// Jobs refused because they did not have the alignment of their file, or because another one was changing the same
+    /// unit. Anything but 0 is a defect.
     pub misaligned: u64,
     /// Watches armed again because the kernel had given them up.
     pub rearmed: u64,
@@ -156,16 +181,83 @@ impl Stats {
     }
 }
 
+/// What of a job is on its way to the kernel: one thing at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    /// The job itself, and with its own memory if it has any.
+    #[default]
+    Whole,
+    /// The units around some of its bytes, into its bounce buffer.
+    Load,
+    /// Those units out of its bounce buffer, with its bytes in them.
+    Store,
+    /// The whole units of what is discarded.
+    Punch,
+    /// The flush that makes a discard durable.
+    Flush,
+}
+
 /// One place of the table of jobs.
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
     job: Option<Job>,
-    /// Bytes transferred so far.
+    step: Step,
+    /// The bytes of the file that the step is about.
+    span: Span,
+    /// Bytes of the step transferred so far.
     moved: u32,
     tries: u8,
-    /// The range is discarded, and the flush that makes it durable is on its way.
-    flushing: bool,
+    bounce: Option<u16>,
+    /// Pieces of a discard that are done, of those that [`Span::cut`] makes.
+    pieces: u8,
+    /// The kernel was told not to block.
+    nowait: bool,
+    /// It would have to, so the step needs a thread.
+    blocks: bool,
+    /// The job counts among those that may have a thread.
+    threaded: bool,
+}
+
+impl Slot {
+    /// The next step is this, about these bytes.
+    fn take(&mut self, step: Step, span: Span) {
+        (self.step, self.span) = (step, span);
+        (self.moved, self.tries, self.nowait, self.blocks) = (0, 0, false, false);
+    }
+}
+
+/// How a job is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// There is nothing to do.
+    Nothing,
+    /// With its own memory.
+    Straight,
+    /// By a bounce buffer.
+    Bounced,
+}
+
+/// How transfers of a file come to their threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// They seldom need one: they are tried without first.
+    Seldom,
+    /// They often do, so as long as the file may have one, the kernel may use it.
+    Often,
+    /// The file cannot do without (RWF_NOWAIT is refused).
+    Always,
+}
+
+impl Manner {
+    /// Direct transfers of a block device block only when its queue is full. Those of a file do at every hole, and when the
+    /// time of its last change has to be written.
+    fn of(device: &Device) -> Self {
+        match (device.backing(), device.access()) {
+            (Backing::Block, Access::Direct(_)) => Self::Seldom,
+            _ => Self::Often,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -245,8 +337,16 @@ pub struct UringStorage {
     enter: (RawFd, u32),
     region: Arc<Region>,
     files: Box<[Option<Device>]>,
+    manners: Box<[Manner]>,
     /// Jobs in flight of each file.
     busy: Box<[u32]>,
+    /// Who may have a kernel thread.
+    threads: Share,
+    bounces: Bounces,
+    /// Who may have a bounce buffer.
+    bouncing: Share,
+    /// The ring goes: nothing new is started.
+    stopping: bool,
     slots: Box<[Slot]>,
     free: Vec<u32>,
     done: VecDeque<Done>,
@@ -301,8 +401,10 @@ impl UringStorage {
         let submitter = ring.submitter();
         submitter.register_files_sparse(table as u32).map_err(io("make a table of files"))?;
         register(&submitter, &region)?;
-        // First number: bounded work, which is files and devices. Second: the rest, which we do not have.
-        submitter.register_iowq_max_workers(&mut [limits::IO_THREADS, 1]).map_err(io("limit its threads"))?;
+        // One of its own for each file that may come. They are made when they are needed. First number: bounded work, which
+        // is files and devices. Second: the rest, which we do not have.
+        let threads = limits::IO_THREADS + table as u32;
+        submitter.register_iowq_max_workers(&mut [threads, 1]).map_err(io("limit its threads"))?;
 
         let enter = register_ring(ring.as_raw_fd());
         let mut storage = Self {
@@ -310,7 +412,12 @@ impl UringStorage {
             enter,
             region,
             files: (0..table).map(|_| None).collect(),
+            manners: vec![Manner::Always; table].into_boxed_slice(),
             busy: vec![0; table].into_boxed_slice(),
+            threads: Share::new(limits::IO_THREADS, table, depth),
+            bounces: Bounces::default(),
+            bouncing: Share::new(limits::BOUNCES, table, depth),
+            stopping: false,
             slots: (0..depth).map(|_| Slot::default()).collect(),
             free: (0..depth as u32).rev().collect(),
             done: VecDeque::with_capacity(depth),
@@ -341,7 +448,9 @@ impl UringStorage {
         let Some(index) = self.files.iter().position(Option::is_none) else { return Err(full) };
         let Ok(number) = u16::try_from(index) else { return Err(full) };
         self.set_file(index, file.as_fd().as_raw_fd())?;
+        self.manners[index] = Manner::of(&file);
         self.files[index] = Some(file);
+        self.reserve_bounces();
         Ok(FileId(number))
     }
 
@@ -381,9 +490,20 @@ impl UringStorage {
         if let Err(refused) = self.set_file(index, new.as_fd().as_raw_fd()) {
             return Err(Box::new((refused, new)));
         }
-        match &mut self.files[index] {
-            Some(current) => Ok(std::mem::replace(current, new)),
-            None => Err(Box::new((FileError::Unknown, new))),
+        self.manners[index] = Manner::of(&new);
+        let old = match &mut self.files[index] {
+            Some(current) => std::mem::replace(current, new),
+            None => return Err(Box::new((FileError::Unknown, new))),
+        };
+        self.reserve_bounces();
+        Ok(old)
+    }
+
+    /// Has as many bounce buffers as files that are there now can hold.
+    fn reserve_bounces(&mut self) {
+        let files = self.files.iter().flatten().filter(|file| bounced_for(file).is_some()).count();
+        if files > 0 {
+            self.bounces.reserve(limits::BOUNCES as usize + files);
         }
     }
 
@@ -643,24 +763,36 @@ impl UringStorage {
             self.stats.stray += 1;
             return;
         };
-        let file = self.files.get(usize::from(job.file.0)).and_then(Option::as_ref);
-        let unit = file.and_then(Device::alignment).map(|a| a.offset);
-        let verb = if slot.flushing { Verb::Flush } else { job.verb };
-        let (moved, next) = judge(verb, job.len, slot.moved, result, unit);
-        slot.moved = moved;
-        let flushing = slot.flushing;
-        match next {
-            // Freeing a range is no write to the kernel: there is no flag that makes it durable with it, neither the
-            // journal's record of a hole nor what a device has in its cache. Not linked to the discard as a second
-            // submission: each job has one on its way at most, and a flush needs no sending when the discard failed.
-            Next::End(Ok(()))
-                if verb == Verb::Discard && file.is_some_and(|f| f.durability().discard_needs_flush()) =>
-            {
-                slot.flushing = true;
-                if !self.start(index) {
-                    self.end(index, Err(Failure::Errno(libc::EAGAIN)));
-                }
+        let (number, verb) = (job.file.0, job.verb);
+        if std::mem::take(&mut slot.threaded) {
+            self.threads.put(number);
+            self.give_threads();
+        }
+        let slot = &mut self.slots[index as usize];
+        if slot.nowait && matches!(-result, libc::EAGAIN | libc::EOPNOTSUPP) {
+            // Nothing was transferred. This kernel's files of that kind may refuse the flag itself.
+            slot.blocks = true;
+            self.stats.blocking += 1;
+            if -result == libc::EOPNOTSUPP {
+                self.manners[usize::from(number)] = Manner::Always;
             }
+            return self.launch(index);
+        }
+        let unit =
+            self.files[usize::from(number)].as_ref().and_then(Device::alignment).map(|a| match slot.bounce {
+                // The next part has to be aligned in memory as well.
+                Some(_) => a.offset.max(a.memory),
+                None => a.offset,
+            });
+        let verb = match slot.step {
+            Step::Whole | Step::Punch => verb,
+            Step::Load => Verb::Read,
+            Step::Store => Verb::Write,
+            Step::Flush => Verb::Flush,
+        };
+        let (moved, next) = judge(verb, slot.span.len, slot.moved, result, unit);
+        slot.moved = moved;
+        match next {
             Next::Again if slot.tries < TRIES => {
                 slot.tries += 1;
                 if result > 0 {
@@ -668,18 +800,163 @@ impl UringStorage {
                 } else {
                     self.stats.retried += 1;
                 }
-                if !self.start(index) {
-                    self.end(index, Err(Failure::Errno(libc::EAGAIN)));
-                }
+                self.launch(index);
             }
             Next::Again => {
                 let errno = if result < 0 { -result } else { libc::EIO };
-                self.end(index, Err(Failure::Errno(errno)));
+                self.failed(index, Failure::Errno(errno));
             }
-            Next::End(Err(Failure::Errno(errno))) if flushing => {
-                self.end(index, Err(Failure::Unsynced(errno)));
+            Next::End(Err(failure)) => self.failed(index, failure),
+            Next::End(Ok(())) => self.advance(index),
+        }
+    }
+
+    /// Ends a job of which a step failed.
+    fn failed(&mut self, index: u32, failure: Failure) {
+        let slot = &self.slots[index as usize];
+        let verb = slot.job.as_ref().map(|job| job.verb);
+        let failure = match (slot.step, verb, failure) {
+            // What is stored holds bytes of others beside those that are discarded.
+            (Step::Flush | Step::Store, Some(Verb::Discard), Failure::Errno(errno)) => {
+                Failure::Unsynced(errno)
             }
-            Next::End(result) => self.end(index, result),
+            (Step::Load, Some(Verb::Write | Verb::WriteThrough), Failure::Errno(errno)) => {
+                Failure::Unread(errno)
+            }
+            _ => failure,
+        };
+        self.end(index, Err(failure));
+    }
+
+    /// Goes on with a job of which a step is done.
+    fn advance(&mut self, index: u32) {
+        let Self { slots, bounces, files, region, .. } = self;
+        let slot = &mut slots[index as usize];
+        let Some(job) = &mut slot.job else { return };
+        match (slot.step, slot.bounce) {
+            (Step::Load, Some(bounce)) => {
+                let (at, len) = (job.at as usize, job.len as usize);
+                let inside = |span: Span| {
+                    (span.offset - slot.span.offset) as usize..(span.end() - slot.span.offset) as usize
+                };
+                match job.verb {
+                    Verb::Read => {
+                        let bytes = &bounces.bytes(bounce)[inside(Span::new(job.offset, job.len))];
+                        region.buffer_mut(&mut job.buffer, at, len).copy_from_slice(bytes);
+                        return self.end(index, Ok(()));
+                    }
+                    Verb::Discard => {
+                        let device = files[usize::from(job.file.0)].as_ref();
+                        let piece = pieces(device, job).get(usize::from(slot.pieces)).copied();
+                        bounces.bytes(bounce)[inside(piece.unwrap_or_default())].fill(0);
+                    }
+                    _ => {
+                        let bytes = &mut bounces.bytes(bounce)[inside(Span::new(job.offset, job.len))];
+                        bytes.copy_from_slice(region.buffer_mut(&mut job.buffer, at, len));
+                    }
+                }
+                slot.take(Step::Store, slot.span);
+                self.launch(index);
+            }
+            (Step::Store | Step::Punch, _) if job.verb == Verb::Discard => {
+                slot.pieces += 1;
+                self.discard(index);
+            }
+            _ => self.end(index, Ok(())),
+        }
+    }
+
+    /// Starts a job that has its place in the table, and its bounce buffer if it needs one.
+    fn begin(&mut self, index: u32) {
+        let Self { slots, bounces, files, region, .. } = self;
+        let slot = &mut slots[index as usize];
+        let Some(job) = &mut slot.job else { return };
+        let own = Span::new(job.offset, job.len);
+        let unit = files[usize::from(job.file.0)].as_ref().and_then(bounced_for).map_or(1, |a| a.offset);
+        match (job.verb, slot.bounce) {
+            (Verb::Discard, _) => return self.discard(index),
+            (_, None) => slot.take(Step::Whole, own),
+            // Whole units, of which only the memory is not where the device wants it.
+            (Verb::Write | Verb::WriteThrough, Some(bounce)) if own.is_whole(unit) => {
+                let (at, len) = (job.at as usize, job.len as usize);
+                bounces.bytes(bounce)[..len].copy_from_slice(region.buffer_mut(&mut job.buffer, at, len));
+                slot.take(Step::Store, own);
+            }
+            (_, Some(_)) => slot.take(Step::Load, own.around(unit)),
+        }
+        self.launch(index);
+    }
+
+    /// Goes on with a discard: parts of units are overwritten with zeroes, whole ones are freed, and all that is flushed.
+    fn discard(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        let Some(job) = &slot.job else { return };
+        let device = self.files[usize::from(job.file.0)].as_ref();
+        let pieces = pieces(device, job);
+        let left = (0..).zip(pieces).skip(usize::from(slot.pieces)).find(|(_, piece)| piece.len > 0);
+        match left {
+            Some((n @ MIDDLE, whole)) => {
+                slot.pieces = n;
+                slot.take(Step::Punch, whole);
+            }
+            Some((n, part)) => {
+                slot.pieces = n;
+                let unit = device.map_or(1, Device::unit);
+                slot.take(Step::Load, part.around(unit));
+            }
+            // Freeing a range is no write to the kernel: there is no flag that makes it durable with it, neither the
+            // journal's record of a hole nor what a device has in its cache. Not linked to the discard as a second
+            // submission: each job has one on its way at most, and a flush needs no sending when the discard failed.
+            None if pieces[usize::from(MIDDLE)].len > 0
+                && device.is_some_and(|d| d.durability().discard_needs_flush()) =>
+            {
+                slot.take(Step::Flush, Span::default());
+            }
+            None => return self.end(index, Ok(())),
+        }
+        self.launch(index);
+    }
+
+    /// Brings the step of a job, or the rest of it, on its way to the kernel; or lets it wait for a thread.
+    fn launch(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        let Some(job) = &slot.job else { return };
+        if self.stopping {
+            return self.end(index, Err(Failure::Errno(libc::ECANCELED)));
+        }
+        let file = job.file.0;
+        let transfers =
+            matches!(slot.step, Step::Load | Step::Store) || slot.step == Step::Whole && job.verb.transfers();
+        let manner = self.manners[usize::from(file)];
+        let may_try = transfers && !slot.blocks && manner != Manner::Always;
+        slot.nowait = may_try && manner == Manner::Seldom;
+        if !slot.nowait {
+            slot.threaded = self.threads.take(file);
+            if !slot.threaded && !may_try {
+                self.stats.waited += 1;
+                return self.threads.wait(file, index);
+            }
+            slot.nowait = !slot.threaded;
+        }
+        self.push_step(index);
+    }
+
+    /// Lets go on who waits for a thread and may have one now.
+    fn give_threads(&mut self) {
+        while !self.stopping {
+            let Some(index) = self.threads.next() else { return };
+            let slot = &mut self.slots[index as usize];
+            (slot.threaded, slot.nowait) = (true, false);
+            self.push_step(index);
+        }
+    }
+
+    /// Lets start who waits for a bounce buffer and may have one now.
+    fn give_bounces(&mut self) {
+        while !self.stopping {
+            let Some(index) = self.bouncing.next() else { return };
+            self.slots[index as usize].bounce = self.bounces.take();
+            self.begin(index);
         }
     }
 
@@ -687,9 +964,20 @@ impl UringStorage {
         let slot = &mut self.slots[index as usize];
         let Some(job) = slot.job.take() else { return };
         slot.generation = (slot.generation + 1) & GENERATIONS;
+        let (bounce, threaded) = (slot.bounce.take(), std::mem::take(&mut slot.threaded));
+        let file = job.file.0;
         self.free.push(index);
-        self.busy[usize::from(job.file.0)] -= 1;
+        self.busy[usize::from(file)] -= 1;
         self.finish(job, result);
+        if threaded {
+            self.threads.put(file);
+            self.give_threads();
+        }
+        if let Some(bounce) = bounce {
+            self.bounces.put(bounce);
+            self.bouncing.put(file);
+            self.give_bounces();
+        }
     }
 
     fn finish(&mut self, job: Job, result: Result<(), Failure>) {
@@ -697,54 +985,82 @@ impl UringStorage {
         self.done.push_back(Done { ticket: job.ticket, buffer: job.buffer, result });
     }
 
-    /// Puts the job of a slot, or the rest of it, on the submission queue.
-    fn start(&mut self, index: u32) -> bool {
+    /// Puts the step of a job, or the rest of it, on the submission queue.
+    fn push_step(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
-        let Some(job) = &slot.job else { return false };
+        let Some(job) = &slot.job else { return };
         let name = Name::Job { index, generation: slot.generation }.pack();
         let file = types::Fixed(u32::from(job.file.0));
         let device = self.files[usize::from(job.file.0)].as_ref();
         let start = device.map_or(0, Device::start);
-        let (offset, len) = (start + job.offset + u64::from(slot.moved), job.len - slot.moved);
+        let (offset, len) = (start + slot.span.offset + u64::from(slot.moved), slot.span.len - slot.moved);
+        let mut flags = match (slot.step, job.verb) {
+            (Step::Load, _) | (_, Verb::Read) => 0,
+            (_, verb) => device.map_or(0, |d| d.durability().write_flags(verb == Verb::WriteThrough)),
+        };
+        if slot.nowait {
+            flags |= libc::RWF_NOWAIT;
+        }
         let flush = || opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build();
-        let entry = match job.verb {
-            Verb::Flush => flush(),
-            Verb::Discard if slot.flushing => flush(),
+        let entry = match (slot.step, job.verb, slot.bounce) {
+            (Step::Flush, ..) | (Step::Whole, Verb::Flush, _) => flush(),
             // Runs in a kernel thread of the ring, always (io_uring/sync.c, io_fallocate_prep), so it may take its time.
             // Of a block device it never writes zeroes itself where the device cannot free or zero (block/fops.c,
             // blkdev_fallocate), and drops what the page cache has of the range.
-            Verb::Discard => opcode::Fallocate::new(file, u64::from(len))
+            (Step::Punch, ..) => opcode::Fallocate::new(file, u64::from(len))
                 .offset(offset)
                 .mode(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
                 .build(),
-            Verb::Read | Verb::Write | Verb::WriteThrough => {
+            (Step::Whole, verb, _) => {
                 let address = job.buffer.address() as usize + (job.at + slot.moved) as usize;
-                let durability = device.map(Device::durability);
-                let flags = durability.map_or(0, |d| d.write_flags(job.verb == Verb::WriteThrough));
                 // SAFETY: `check` saw that `at + len` bytes are inside the buffer, whose token the slot holds until the
                 // kernel's last completion, and tokens name chunks inside the region, which we keep alive.
                 let memory = unsafe { self.region.base().as_ptr().add(address) };
                 let piece = (address / limits::REGISTERED_PIECE) as u16;
-                if job.verb == Verb::Read {
-                    opcode::ReadFixed::new(file, memory, len, piece).offset(offset).build()
+                if verb == Verb::Read {
+                    opcode::ReadFixed::new(file, memory, len, piece).offset(offset).rw_flags(flags).build()
                 } else {
                     opcode::WriteFixed::new(file, memory, len, piece).offset(offset).rw_flags(flags).build()
                 }
             }
+            (step, _, Some(bounce)) => {
+                debug_assert!(
+                    slot.span.len as usize <= BOUNCE,
+                    "{:?} is more than a bounce buffer",
+                    slot.span
+                );
+                // SAFETY: the span is no longer than the buffer (`units`), which the slot holds until the kernel's last
+                // completion, and which is never freed before the storage is.
+                let memory = unsafe { self.bounces.address(bounce).add(slot.moved as usize) };
+                if step == Step::Load {
+                    opcode::Read::new(file, memory, len).offset(offset).rw_flags(flags).build()
+                } else {
+                    opcode::Write::new(file, memory, len).offset(offset).rw_flags(flags).build()
+                }
+            }
+            // The shares see to it that there is one.
+            (_, _, None) => {
+                debug_assert!(false, "no bounce buffer for {job:?}");
+                return self.end(index, Err(Failure::Errno(libc::ENOMEM)));
+            }
         };
+        // It would only be tried in vain once more.
+        let entry = if slot.blocks { entry.flags(squeue::Flags::ASYNC) } else { entry };
         let pushed = self.push(&entry.user_data(name));
         debug_assert!(pushed, "the submission queue has room for every job");
-        pushed
+        if !pushed {
+            self.end(index, Err(Failure::Errno(libc::EAGAIN)));
+        }
     }
 
-    /// What is wrong with a job, or `Ok(false)` when there is nothing to transfer.
-    fn check(&mut self, job: &Job) -> Result<bool, Failure> {
+    /// What is wrong with a job, or how it is done.
+    fn check(&mut self, job: &Job) -> Result<Course, Failure> {
         let invalid = Failure::Errno(libc::EINVAL);
         let Some(file) = self.files.get(usize::from(job.file.0)).and_then(Option::as_ref) else {
             return Err(Failure::Errno(libc::EBADF));
         };
         if job.verb == Verb::Flush {
-            return Ok(true);
+            return Ok(Course::Straight);
         }
         let (at, len) = (job.at as usize, job.len as usize);
         let start = job.buffer.address() as usize + at;
@@ -753,7 +1069,7 @@ impl UringStorage {
             return Err(invalid);
         }
         if len == 0 {
-            return Ok(false);
+            return Ok(Course::Nothing);
         }
         if moves && start / limits::REGISTERED_PIECE != (start + len - 1) / limits::REGISTERED_PIECE {
             return Err(invalid);
@@ -762,23 +1078,47 @@ impl UringStorage {
         if job.offset.checked_add(len as u64).is_none_or(|end| end > file.size()) {
             return Err(Failure::Short);
         }
-        if let Some(direct) = file.alignment() {
-            // The kernel may let some of these pass, and another kernel not: we never find out.
-            let memory = self.region.base().as_ptr() as usize + start;
-            let unit = u64::from(direct.offset);
-            let memory_fits = !moves || memory % direct.memory as usize == 0;
-            if !memory_fits || job.offset % unit != 0 || len as u64 % unit != 0 {
-                self.stats.misaligned += 1;
-                debug_assert!(false, "a misaligned job for a direct file: {job:?}");
-                return Err(invalid);
-            }
+        let Some(direct) = file.alignment() else { return Ok(Course::Straight) };
+        // The kernel may let some of what is misaligned pass, and another kernel not: we never find out.
+        let memory = self.region.base().as_ptr() as usize + start;
+        let memory_fits = !moves || memory % direct.memory as usize == 0;
+        let span = Span::new(job.offset, job.len);
+        let course = if memory_fits && span.is_whole(direct.offset) {
+            Course::Straight
+        } else if bounced_for(file).is_some() && span.is_whole(limits::SECTOR as u32) {
+            Course::Bounced
+        } else {
+            self.stats.misaligned += 1;
+            debug_assert!(false, "a misaligned job for a direct file: {job:?}");
+            return Err(invalid);
+        };
+        if cfg!(debug_assertions) && self.disturbs(job, direct.offset) {
+            self.stats.misaligned += 1;
+            debug_assert!(false, "two jobs change the same unit at once: {job:?}");
         }
-        Ok(true)
+        Ok(course)
+    }
+
+    /// Whether a job would change a unit of which another job in flight changes another part.
+    fn disturbs(&self, job: &Job, unit: u32) -> bool {
+        let changed = |job: &Job| (job.verb != Verb::Read).then(|| Span::new(job.offset, job.len));
+        let Some(new) = changed(job) else { return false };
+        let others =
+            self.slots.iter().filter_map(|slot| slot.job.as_ref()).filter(|other| other.file == job.file);
+        others.filter_map(changed).any(|old| {
+            let whole = new.is_whole(unit) && old.is_whole(unit);
+            !whole && !new.meets(old) && new.around(unit).meets(old.around(unit))
+        })
     }
 
     /// Asks the kernel to give everything back and waits a bounded time for it.
     fn drain(&mut self) {
         let end = Instant::now() + DRAIN;
+        // Neither retries nor next steps. What waits here was never seen by the kernel.
+        self.stopping = true;
+        while let Some(index) = self.threads.dismiss().or_else(|| self.bouncing.dismiss()) {
+            self.end(index, Err(Failure::Errno(libc::ECANCELED)));
+        }
         for watch in self.watches.iter_mut().flatten() {
             // No arming again: the ring goes.
             watch.generation = u32::MAX;
@@ -789,14 +1129,27 @@ impl UringStorage {
             waits += 1;
             asked = asked || self.push(&cancel.clone().user_data(Name::Cancel.pack()));
             let _ = self.wait(Some(Duration::from_millis(50)));
-            // Retries would go on for ever.
-            for slot in &mut self.slots {
-                slot.tries = TRIES;
-            }
             self.harvest();
         }
     }
 }
+
+/// What a device of larger units, or of stricter memory, than single sectors wants.
+fn bounced_for(device: &Device) -> Option<Alignment> {
+    device.alignment().filter(|a| a.offset.max(a.memory) as usize > limits::SECTOR)
+}
+
+/// A discard in three pieces, of which the one in the [`MIDDLE`] is whole units.
+fn pieces(device: Option<&Device>, job: &Job) -> [Span; 3] {
+    let all = Span::new(job.offset, job.len);
+    match device.and_then(bounced_for) {
+        Some(alignment) => all.cut(alignment.offset),
+        None => [Span::default(), all, Span::default()],
+    }
+}
+
+/// See [`pieces`].
+const MIDDLE: u8 = 1;
 
 /// What a completion means for a job of which `moved` of `len` bytes were done before. `unit` is the alignment of
 /// offsets in the file, if it has one. Gives the bytes done now.
@@ -945,17 +1298,25 @@ impl Storage for UringStorage {
         }
         match self.check(&job) {
             Err(failure) => self.finish(job, Err(failure)),
-            Ok(false) => self.finish(job, Ok(())),
-            Ok(true) => {
+            Ok(Course::Nothing) => self.finish(job, Ok(())),
+            Ok(course) => {
                 // There is a free place: fewer are in flight than there are places.
                 let Some(index) = self.free.pop() else { return Err(job) };
-                self.busy[usize::from(job.file.0)] += 1;
+                let file = job.file.0;
+                self.busy[usize::from(file)] += 1;
                 let slot = &mut self.slots[index as usize];
-                (slot.job, slot.moved, slot.tries, slot.flushing) = (Some(job), 0, 0, false);
+                (slot.job, slot.pieces) = (Some(job), 0);
                 self.stats.started += 1;
-                if !self.start(index) {
-                    self.end(index, Err(Failure::Errno(libc::EAGAIN)));
+                if course == Course::Bounced {
+                    self.stats.bounced += 1;
+                    if !self.bouncing.take(file) {
+                        self.stats.waited += 1;
+                        self.bouncing.wait(file, index);
+                        return Ok(());
+                    }
+                    slot.bounce = self.bounces.take();
                 }
+                self.begin(index);
             }
         }
         Ok(())
@@ -1028,6 +1389,7 @@ impl Drop for UringStorage {
             for index in (0..self.files.len()).filter(|&i| self.files[i].is_some() && self.busy[i] == 0) {
                 let _ = self.set_file(index, -1);
             }
+            self.bounces.abandon();
             return;
         }
         // A closed ring is taken down later, by a kernel thread; whoever opens the same devices next, or locks the
@@ -1172,8 +1534,9 @@ mod tests {
         let index = ring.free.pop().unwrap();
         ring.busy[0] += 1;
         ring.slots[0].job = Some(job);
+        ring.slots[0].take(Step::Whole, Span::new(1024, 2048));
         ring.slots[0].moved = 1024;
-        assert!(ring.start(index));
+        ring.launch(index);
         while ring.in_flight() > 0 {
             ring.turn();
             ring.reap(1, &mut |done| {
@@ -1221,7 +1584,9 @@ mod tests {
                     at: 0,
                     len: 4096,
                 };
-                (slot.job, slot.moved, slot.tries, slot.flushing) = (Some(job), 0, 0, false);
+                slot.job = Some(job);
+                slot.pieces = MIDDLE;
+                slot.take(Step::Punch, Span::new(0, 4096));
                 let generation = slot.generation;
                 ring.completed(index, generation, discard);
                 if discard == 0 && flushes {

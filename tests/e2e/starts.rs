@@ -329,3 +329,21 @@ fn a_block_device_that_is_free_is_served_and_verified() {
     run(lab.xshelf(End::Initiator, &arguments)).well();
     server.stop();
 }
+
+/// A disk that reads and writes nothing smaller than 4096 bytes, behind commands that begin and end anywhere: in one unit
+/// several hosts' worth of sectors, each of which has to survive the others' writes.
+#[test]
+fn a_disk_of_large_sectors_is_served_sector_by_sector() {
+    let lab = lab! { ..Cable::default() };
+    let Some(device) = Loop::new(&lab.image("disk", 4 * MIB), &["--sector-size", "4096"]) else { return };
+    let whole = format!("7.0={},length=2M", device.device.display());
+    let part = format!("7.1={},offset=2M", device.device.display());
+    let server = Server::start(&lab, &[whole, part]);
+    for sectors in ["1", "3", "7", "8", "13", "16"] {
+        let mut arguments = vec!["bench", "ini0", "7.0", "7.1", "--mode", "verify", "--destroy-data"];
+        arguments.extend(["--seconds", "0.5", "--depth", "32", "--sectors", sectors]);
+        run(lab.xshelf(End::Initiator, &arguments)).well();
+    }
+    let log = server.stop();
+    assert!(!log.contains("ERROR"), "{log}");
+}

@@ -827,7 +827,8 @@ fn spawn(
     for (file, slot) in (0..).map(FileId).zip(slots) {
         // What is in RAM is written nowhere else, so that no error comes late.
         let cached = slot.device.alignment().is_none() && slot.device.durability() != Durability::Ram;
-        plan.slots.push(SlotPlan { cached, ..SlotPlan::new(slot.facts, file) });
+        let unit = slot.device.unit() / limits::SECTOR as u32;
+        plan.slots.push(SlotPlan { cached, unit, ..SlotPlan::new(slot.facts, file) });
         devices.push(slot.device);
     }
     let id = plan.id;
