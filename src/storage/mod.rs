@@ -114,7 +114,9 @@ impl Failure {
         matches!(self, Self::Errno(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
     }
 
-    const fn errno(self) -> Option<i32> {
+    /// What the kernel said; `None` where it did not.
+    #[must_use]
+    pub const fn errno(self) -> Option<i32> {
         match self {
             Self::Errno(errno) | Self::Unsynced(errno) | Self::Unread(errno) => Some(errno),
             Self::Short => None,

@@ -764,6 +764,14 @@ impl UringStorage {
             return;
         };
         let (number, verb) = (job.file.0, job.verb);
+        // What nearly always is: all that was asked for is done, at once.
+        let usual = slot.step == Step::Whole
+            && verb.transfers()
+            && slot.moved == 0
+            && u32::try_from(result).is_ok_and(|bytes| bytes == slot.span.len);
+        if usual {
+            return self.end(index, Ok(()));
+        }
         if std::mem::take(&mut slot.threaded) {
             self.threads.put(number);
             self.give_threads();
@@ -866,7 +874,8 @@ impl UringStorage {
         }
     }
 
-    /// Starts a job that has its place in the table, and its bounce buffer if it needs one.
+    /// Starts a job that has its place in the table and is more than one transfer of its own memory: it has its bounce
+    /// buffer if it needs one.
     fn begin(&mut self, index: u32) {
         let Self { slots, bounces, files, region, .. } = self;
         let slot = &mut slots[index as usize];
@@ -875,14 +884,13 @@ impl UringStorage {
         let unit = files[usize::from(job.file.0)].as_ref().and_then(bounced_for).map_or(1, |a| a.offset);
         match (job.verb, slot.bounce) {
             (Verb::Discard, _) => return self.discard(index),
-            (_, None) => slot.take(Step::Whole, own),
             // Whole units, of which only the memory is not where the device wants it.
             (Verb::Write | Verb::WriteThrough, Some(bounce)) if own.is_whole(unit) => {
                 let (at, len) = (job.at as usize, job.len as usize);
                 bounces.bytes(bounce)[..len].copy_from_slice(region.buffer_mut(&mut job.buffer, at, len));
                 slot.take(Step::Store, own);
             }
-            (_, Some(_)) => slot.take(Step::Load, own.around(unit)),
+            _ => slot.take(Step::Load, own.around(unit)),
         }
         self.launch(index);
     }
@@ -1305,8 +1313,14 @@ impl Storage for UringStorage {
                 let file = job.file.0;
                 self.busy[usize::from(file)] += 1;
                 let slot = &mut self.slots[index as usize];
-                (slot.job, slot.pieces) = (Some(job), 0);
                 self.stats.started += 1;
+                if course == Course::Straight && job.verb != Verb::Discard {
+                    slot.take(Step::Whole, Span::new(job.offset, job.len));
+                    slot.job = Some(job);
+                    self.launch(index);
+                    return Ok(());
+                }
+                (slot.job, slot.pieces) = (Some(job), 0);
                 if course == Course::Bounced {
                     self.stats.bounced += 1;
                     if !self.bouncing.take(file) {

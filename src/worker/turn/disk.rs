@@ -493,10 +493,7 @@ fn gather(shared: &Shared, frame: &Frame, data_at: usize, run: &mut Run, bytes: 
 /// promises nothing, because a later flush could succeed without the lost data (design: never retried into success).
 fn outcome_of(slot: &Slot, cached: bool, io: Io, failure: Failure) -> (Outcome, Option<Condition>) {
     let address = slot.facts().address;
-    let errno = match failure {
-        Failure::Errno(errno) | Failure::Unsynced(errno) => errno,
-        Failure::Short => 0,
-    };
+    let errno = failure.errno().unwrap_or(0);
     let tried = match io.access {
         Access::Read | Access::Verify => Tried::Read,
         Access::Write | Access::WriteThrough => Tried::Write,
@@ -515,7 +512,10 @@ fn outcome_of(slot: &Slot, cached: bool, io: Io, failure: Failure) -> (Outcome, 
         }
         // No room is no damage: nothing was promised, and nothing promised before is lost. Through the page cache it may be
         // another write that found no room, whose loss the kernel reports to whoever asks first.
-        Access::Write | Access::WriteThrough if failure.is_full() && !cached => {
+        // Nor is anything lost where a part of a unit was to be written and the rest could not be read.
+        Access::Write | Access::WriteThrough
+            if failure.is_full() && !cached || matches!(failure, Failure::Unread(_)) =>
+        {
             tracing::debug!("slot {address}: write of {} sectors at {} failed: {failure}", io.count, io.lba);
             (Outcome::FAULT, None)
         }
