@@ -3,6 +3,7 @@
 //! ```text
 //! client ─► xshelf ─┬─► loop device, direct ───► file ─┐
 //!                   ├─► loop device, cached ───► file ─┤
+//!                   ├─► loop device of 4096 ───► file ─┤
 //!                   ├─► file, direct ──────────────────┼─► faultdisk: volatile until FSYNC
 //!                   ├─► file, through the page cache ──┤
 //!                   ├─► loop and file with write-back ─┤
@@ -29,17 +30,18 @@ use xshelf_torment::{
 /// What a slot stores on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Backing {
-    Loop { direct: bool },
+    Loop { direct: bool, sector: u32 },
     File { cached: bool },
 }
 
 /// The slots, and whether they are write-back.
-const SLOTS: [(Backing, bool); 6] = [
-    (Backing::Loop { direct: true }, false),
-    (Backing::Loop { direct: false }, false),
+const SLOTS: [(Backing, bool); 7] = [
+    (Backing::Loop { direct: true, sector: 512 }, false),
+    (Backing::Loop { direct: false, sector: 512 }, false),
+    (Backing::Loop { direct: true, sector: 4096 }, false),
     (Backing::File { cached: false }, false),
     (Backing::File { cached: true }, false),
-    (Backing::Loop { direct: true }, true),
+    (Backing::Loop { direct: true, sector: 512 }, true),
     (Backing::File { cached: true }, true),
 ];
 
@@ -103,11 +105,11 @@ pub struct Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { writes, reads, flushes, settings, retransmissions, errors, unknown } = self.tally;
+        let Tally { writes, trims, reads, flushes, settings, retransmissions, errors, unknown } = self.tally;
         writeln!(f, "seed {}: {} power cuts in {:.0} s", self.seed, self.cuts, self.time.as_secs_f64())?;
         writeln!(
             f,
-            "  acknowledged: {writes} writes, {flushes} flushes, {settings} config strings, masks and reservations"
+            "  acknowledged: {writes} writes, {trims} TRIMs, {flushes} flushes, {settings} config strings, masks and reservations"
         )?;
         writeln!(
             f,
@@ -143,13 +145,13 @@ struct Rig {
 
 impl Rig {
     fn new(plan: &Plan) -> Result<Self, String> {
-        let lab = Lab::new("xshelf-powercut", Cable::default())?;
+        let lab = Lab::new("xshelf-powercut", Cable { queues: 2, ..Cable::default() })?;
         let files: Vec<String> = SLOTS
             .iter()
             .enumerate()
             .map(|(n, (backing, _))| {
                 let direct =
-                    matches!(backing, Backing::Loop { direct: true } | Backing::File { cached: false });
+                    matches!(backing, Backing::Loop { direct: true, .. } | Backing::File { cached: false });
                 format!("disk{n}={}{}", u64::from(SECTORS) * 512, if direct { "" } else { ",cached" })
             })
             .collect();
@@ -173,8 +175,8 @@ impl Rig {
     /// Attaches the loop devices and starts xshelf.
     fn power_up(&mut self) -> Result<(), String> {
         for (n, (backing, _)) in SLOTS.iter().enumerate() {
-            if let Backing::Loop { direct } = backing {
-                let device = Loop::attach(&self.disk.path(&format!("disk{n}")), *direct);
+            if let Backing::Loop { direct, sector } = backing {
+                let device = Loop::with_sectors(&self.disk.path(&format!("disk{n}")), *direct, *sector);
                 let link = self.lab.path(&format!("loop{n}"));
                 let _ = fs::remove_file(&link);
                 symlink(device.path(), &link).map_err(|e| format!("{}: {e}", link.display()))?;
@@ -224,6 +226,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(&Totals)) -> Result<Totals, Str
         seed: plan.seed,
         sectors: SECTORS,
         write_back: (0..SLOTS.len()).filter(|n| SLOTS[*n].1).collect(),
+        trims: 4,
         settings: Some(Duration::from_millis(2)),
         ..Options::default()
     };

@@ -15,5 +15,8 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
     println!("{totals}");
     assert!(totals.loss.is_none(), "{totals}");
     assert!(totals.cuts == 5 && totals.dropped > 0 && totals.torn > 0, "{totals}");
-    assert!(totals.written > 0 && totals.tally.settings > 0 && totals.tally.flushes > 0, "{totals}");
+    assert!(
+        totals.written > 0 && totals.tally.trims > 0 && totals.tally.settings > 0 && totals.tally.flushes > 0,
+        "{totals}"
+    );
 }

@@ -40,6 +40,8 @@ pub struct Options {
     pub window: usize,
     /// Reads among 100 requests.
     pub reads: u64,
+    /// TRIMs among 100 requests that are no reads; a slot that refuses the first gets no more.
+    pub trims: u64,
     /// Slots (by their place in the list) of which only a flush makes writes durable; they are flushed now and then.
     pub write_back: Vec<usize>,
     /// Change config string, mask and reservation all the time, with this pause behind each change of a slot.
@@ -55,6 +57,7 @@ impl Default for Options {
             sectors: 8192,
             window: 16,
             reads: 25,
+            trims: 0,
             write_back: Vec::new(),
             settings: None,
             retransmit: Duration::from_millis(200),
@@ -67,6 +70,8 @@ impl Default for Options {
 pub struct Tally {
     /// Writes acknowledged.
     pub writes: u64,
+    /// TRIMs acknowledged.
+    pub trims: u64,
     /// Reads compared while writing went on.
     pub reads: u64,
     /// Flushes acknowledged.
@@ -183,6 +188,7 @@ struct Kept {
 #[derive(Clone, Debug)]
 enum Ask {
     Write { lba: u32, count: u8, generation: u32 },
+    Trim { lba: u32, count: u8, generation: u32 },
     Read { lba: u32, count: u8, checking: bool },
     Flush { covers: u64 },
     Set { kind: Kind, value: Value },
@@ -211,6 +217,7 @@ struct Lun {
     mac: Mac,
     most: u8,
     write_back: bool,
+    trims: bool,
     in_flight: usize,
     flushing: bool,
     setting: bool,
@@ -271,6 +278,7 @@ impl Client {
                 mac: target.mac,
                 most: target.sectors.min(u8::try_from(fits).unwrap_or(u8::MAX)).min(16),
                 write_back,
+                trims: true,
                 in_flight: 0,
                 flushing: false,
                 setting: false,
@@ -431,6 +439,12 @@ impl Client {
                 if lun.history.begin_read(lba, count) {
                     self.begin(slot, Ask::Read { lba, count, checking: false });
                 }
+            } else if lun.trims && self.random.below(100) < self.options.trims {
+                // Longer than a write, so that it meets whole blocks.
+                let count = (1 + self.random.below(64)).min(sectors - u64::from(lba)) as u8;
+                if let Some(generation) = lun.history.begin_trim(lba, count) {
+                    self.begin(slot, Ask::Trim { lba, count, generation });
+                }
             } else if let Some(generation) = lun.history.begin_write(lba, count) {
                 self.begin(slot, Ask::Write { lba, count, generation });
             }
@@ -504,6 +518,14 @@ impl Client {
                 registers(ata::AFLAG_WRITE, ata::WRITE_SECTORS_EXT, lba, count).emit(&mut frame[argument..]);
                 frame.resize(ATA_FRAME + usize::from(count) * SECTOR, 0);
                 lun.history.fill(lba, generation, &mut frame[ATA_FRAME..]);
+            }
+            Ask::Trim { lba, count, .. } => {
+                let trim = registers(ata::AFLAG_WRITE, ata::DATA_SET_MANAGEMENT, 0, 1);
+                Ata { feature: ata::FEATURE_TRIM, ..trim }.emit(&mut frame[argument..]);
+                // One page with one range: 48 bits of address, 16 of length.
+                frame.resize(ATA_FRAME + SECTOR, 0);
+                let range = u64::from(lba) | u64::from(count) << 48;
+                frame[ATA_FRAME..ATA_FRAME + 8].copy_from_slice(&range.to_le_bytes());
             }
             Ask::Read { lba, count, .. } => {
                 registers(0, ata::READ_SECTORS_EXT, lba, count).emit(&mut frame[argument..]);
@@ -608,7 +630,7 @@ impl Client {
             self.tags.remove(tag);
         }
         let frozen = !open.is_empty();
-        if let (Ask::Write { lba, count, .. }, true) = (&request.ask, frozen) {
+        if let (Ask::Write { lba, count, .. } | Ask::Trim { lba, count, .. }, true) = (&request.ask, frozen) {
             let until = Instant::now() + LINGER;
             self.lingering.push(Linger { slot, lba: *lba, count: *count, tags: open, until });
         }
@@ -616,6 +638,11 @@ impl Client {
         let Some(data) = answer else {
             self.tally.errors += 1;
             self.give_up(&request, frozen);
+            if let (Ask::Trim { .. }, true) = (&request.ask, self.luns[slot].trims) {
+                // It has none, and that is no error.
+                self.luns[slot].trims = false;
+                self.tally.errors -= 1;
+            }
             let address = self.luns[slot].history.address();
             match request.ask {
                 Ask::Read { lba, count, checking: true } => {
@@ -639,6 +666,10 @@ impl Client {
         match request.ask {
             Ask::Write { lba, count, generation } => {
                 self.tally.writes += 1;
+                lun.history.acknowledge(lba, count, generation, frozen);
+            }
+            Ask::Trim { lba, count, generation } => {
+                self.tally.trims += 1;
                 lun.history.acknowledge(lba, count, generation, frozen);
             }
             Ask::Read { lba, count, checking } => {
@@ -684,7 +715,9 @@ impl Client {
     fn give_up(&mut self, request: &Request, frozen: bool) {
         let lun = &mut self.luns[request.slot];
         match &request.ask {
-            Ask::Write { lba, count, .. } => lun.history.unknown(*lba, *count, frozen),
+            Ask::Write { lba, count, .. } | Ask::Trim { lba, count, .. } => {
+                lun.history.unknown(*lba, *count, frozen);
+            }
             Ask::Read { lba, count, .. } => lun.history.end_read(*lba, *count),
             Ask::Flush { .. } => lun.flushing = false,
             Ask::Set { kind, value } => {
@@ -718,7 +751,7 @@ fn answer<'a>(ask: &Ask, reply: &Reply<'a>, body: &'a [u8]) -> Option<&'a [u8]> 
             let whole = data.len() == usize::from(*count) * SECTOR;
             (registers.command & ata::STATUS_BAD == 0 && whole).then_some(data)
         }
-        (Ask::Write { .. } | Ask::Flush { .. }, Argument::Ata { registers, .. }) => {
+        (Ask::Write { .. } | Ask::Trim { .. } | Ask::Flush { .. }, Argument::Ata { registers, .. }) => {
             (registers.command & ata::STATUS_BAD == 0).then_some(&[])
         }
         (Ask::Get { .. } | Ask::Set { .. }, Argument::Config(_, string)) => Some(string),

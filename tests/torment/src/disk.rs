@@ -99,16 +99,29 @@ impl Drop for FaultDisk {
 pub struct Loop(PathBuf);
 
 impl Loop {
-    /// Attaches a file, which is read and written around the page cache if `direct`.
+    /// Attaches a file, which is read and written around the page cache if `direct`, as a device of 512-byte sectors.
     ///
     /// # Panics
     /// When there is no loop device.
     #[must_use]
     #[track_caller]
     pub fn attach(file: &Path, direct: bool) -> Self {
+        Self::with_sectors(file, direct, 512)
+    }
+
+    /// The same with sectors of so many bytes.
+    ///
+    /// # Panics
+    /// When there is no loop device.
+    #[must_use]
+    #[track_caller]
+    pub fn with_sectors(file: &Path, direct: bool, bytes: u32) -> Self {
         let direct = format!("--direct-io={}", if direct { "on" } else { "off" });
-        let done =
-            Command::new("losetup").args(["--find", "--show", &direct]).arg(file).output().expect("losetup");
+        let done = Command::new("losetup")
+            .args(["--find", "--show", &direct, "--sector-size", &bytes.to_string()])
+            .arg(file)
+            .output()
+            .expect("losetup");
         assert!(done.status.success(), "losetup: {}", String::from_utf8_lossy(&done.stderr));
         Self(String::from_utf8_lossy(&done.stdout).trim().into())
     }

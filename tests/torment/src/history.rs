@@ -4,7 +4,7 @@
 //! Invariant: requests in flight never overlap, so that the writes of a sector are in order; a value that was
 //! acknowledged, and for a write-back slot flushed, stays required until a newer one is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use xshelf::initiator::pattern::Stamp;
 use xshelf::limits::SECTOR;
@@ -43,6 +43,8 @@ pub struct Slot {
     write_back: bool,
     sectors: Vec<Sector>,
     later: HashMap<u32, Vec<Later>>,
+    /// Those that leave zeroes.
+    trims: HashSet<Generation>,
     generation: Generation,
     acknowledgements: u64,
 }
@@ -116,6 +118,7 @@ impl Slot {
             write_back,
             sectors: vec![Sector::default(); sectors as usize],
             later: HashMap::new(),
+            trims: HashSet::new(),
             generation: 0,
             acknowledgements: 0,
         }
@@ -156,6 +159,13 @@ impl Slot {
         for lba in lba..lba + u32::from(count) {
             self.later.entry(lba).or_default().push(Later { generation, acknowledged: None });
         }
+        Some(generation)
+    }
+
+    /// Begins a TRIM: a write of zeroes, in all but its data.
+    pub fn begin_trim(&mut self, lba: u32, count: u8) -> Option<Generation> {
+        let generation = self.begin_write(lba, count)?;
+        self.trims.insert(generation);
         Some(generation)
     }
 
@@ -250,18 +260,16 @@ impl Slot {
     pub fn check(&mut self, lba: u32, data: &[u8], settle: bool, mut wrong: impl FnMut(Finding)) {
         for (lba, data) in (lba..).zip(data.as_chunks_of_sectors()) {
             let sector = self.sectors[lba as usize];
-            let found = self.read(lba, data);
             let list = self.later.get(&lba).map_or(&[][..], Vec::as_slice);
-            let expected = |g: Generation| {
-                if sector.unsure {
-                    g == sector.base || list.iter().any(|l| l.generation == g)
-                } else {
-                    g == sector.live
-                }
+            let candidates: Vec<Generation> = if sector.unsure {
+                std::iter::once(sector.base).chain(list.iter().map(|l| l.generation)).collect()
+            } else {
+                vec![sector.live]
             };
-            let wanted = if sector.unsure { sector.base } else { sector.live };
+            let wanted = candidates[0];
+            let found = self.read(lba, data, &candidates);
             let verdict = match found {
-                Ok(g) if expected(g) => None,
+                Ok(g) if candidates.contains(&g) => None,
                 Ok(found) if found < wanted => Some(Wrong::Lost { found, wanted }),
                 Ok(found) => Some(Wrong::Never { found, wanted }),
                 Err(stamp) => Some(Wrong::Damaged { wanted, stamp }),
@@ -280,9 +288,16 @@ impl Slot {
     }
 
     /// Which write a sector holds, if it is a whole one of this place.
-    fn read(&self, lba: u32, data: &[u8; SECTOR]) -> Result<Generation, Option<Stamp>> {
+    fn read(
+        &self,
+        lba: u32,
+        data: &[u8; SECTOR],
+        wanted: &[Generation],
+    ) -> Result<Generation, Option<Stamp>> {
         if data.iter().all(|b| *b == 0) {
-            return Ok(0);
+            // The newest that leaves zeroes; they all look the same.
+            let zeroes = wanted.iter().copied().filter(|g| *g == 0 || self.trims.contains(g));
+            return Ok(zeroes.max().unwrap_or(0));
         }
         let stamp = Stamp::read(data).ok_or(None)?;
         let right = Stamp {
@@ -291,7 +306,8 @@ impl Slot {
             lba: u64::from(lba),
             generation: stamp.generation,
         };
-        if stamp == right && stamp.generation != 0 && right.check(data).is_ok() {
+        let written = stamp.generation != 0 && !self.trims.contains(&stamp.generation);
+        if stamp == right && written && right.check(data).is_ok() {
             Ok(stamp.generation)
         } else {
             Err(Some(stamp))
@@ -384,6 +400,21 @@ mod tests {
         assert_eq!(verdict(&mut slot, &data[1]), Some(Wrong::Lost { found: one, wanted: two }));
         assert_eq!(verdict(&mut slot, &data[2]), None);
         assert_eq!(verdict(&mut slot, &data[3]), None);
+    }
+
+    #[test]
+    fn a_trim_is_a_write_of_zeroes() {
+        let mut slot = Slot::new(1, AT, 4, false);
+        let one = write(&mut slot);
+        let two = slot.begin_trim(0, 1).unwrap();
+        slot.acknowledge(0, 1, two, false);
+        assert_eq!(verdict(&mut slot, &[0; SECTOR]), None);
+        let before = sector(&slot, 0, one);
+        assert_eq!(verdict(&mut slot, &before), Some(Wrong::Lost { found: one, wanted: two }));
+        slot.begin_write(0, 1).unwrap();
+        slot.power_cut();
+        slot.check(0, &[0; SECTOR], true, |f| panic!("{f}"));
+        assert_eq!(verdict(&mut slot, &before), Some(Wrong::Lost { found: one, wanted: two }));
     }
 
     #[test]
