@@ -317,6 +317,7 @@ pub struct Device {
     size: u64,
     access: Access,
     durability: Durability,
+    flag_ignored: bool,
     logical_block: u32,
     physical_block: u32,
     misalignment: u32,
@@ -424,6 +425,28 @@ impl Device {
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.durability
+    }
+
+    /// The flags of a write (`rw_flags` of pwritev2(2)); `through` when it must be durable whatever was chosen.
+    #[must_use]
+    pub fn write_flags(&self, through: bool) -> i32 {
+        if self.flag_ignored { 0 } else { self.durability.write_flags(through) }
+    }
+
+    /// Whether a write is followed by a flush before it is done, since its flags do not make it durable.
+    ///
+    /// For a file of FUSE that its server serves around the page cache (FOPEN_DIRECT_IO) Linux syncs nothing behind a
+    /// write with RWF_DSYNC: it tells the server the flag and leaves it at that (fs/fuse/file.c, fuse_direct_write_iter).
+    /// Servers that pass writes on to another file do not look at it. How a file is served cannot be seen from here.
+    #[must_use]
+    pub fn write_needs_flush(&self, through: bool) -> bool {
+        self.flag_ignored && self.durability.write_flags(through) != 0
+    }
+
+    /// As a file of FUSE.
+    #[cfg(test)]
+    pub(super) fn ignore_flags(&mut self) {
+        self.flag_ignored = true;
     }
 
     /// Bytes of the smallest unit the device addresses; 512 for a file.
@@ -730,6 +753,7 @@ fn measure_with(
         size,
         access,
         durability,
+        flag_ignored: backing == Backing::File && magic(&file_system) == FUSE,
         logical_block,
         physical_block,
         misalignment,
@@ -785,6 +809,9 @@ fn part_serial(whole: String, offset: u64) -> String {
 const MEMORY: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 /// File systems whose O_DIRECT wants what the disk below wants, should they not say so: ext2/3/4, XFS.
 const KNOWN_GOOD: [u32; 2] = [0xef53, 0x5846_5342];
+
+/// FUSE, and virtiofs with it (statfs(2)).
+const FUSE: u32 = 0x6573_5546;
 
 /// Whether a file or directory lies in memory, and is gone after a reboot; not, if the kernel does not say.
 #[must_use]

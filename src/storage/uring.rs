@@ -767,6 +767,7 @@ impl UringStorage {
         // What nearly always is: all that was asked for is done, at once.
         let usual = slot.step == Step::Whole
             && verb.transfers()
+            && !flushes(&self.files, job)
             && slot.moved == 0
             && u32::try_from(result).is_ok_and(|bytes| bytes == slot.span.len);
         if usual {
@@ -869,6 +870,10 @@ impl UringStorage {
             (Step::Store | Step::Punch, _) if job.verb == Verb::Discard => {
                 slot.pieces += 1;
                 self.discard(index);
+            }
+            (Step::Store | Step::Whole, _) if flushes(files, job) => {
+                slot.take(Step::Flush, Span::default());
+                self.launch(index);
             }
             _ => self.end(index, Ok(())),
         }
@@ -1004,7 +1009,7 @@ impl UringStorage {
         let (offset, len) = (start + slot.span.offset + u64::from(slot.moved), slot.span.len - slot.moved);
         let mut flags = match (slot.step, job.verb) {
             (Step::Load, _) | (_, Verb::Read) => 0,
-            (_, verb) => device.map_or(0, |d| d.durability().write_flags(verb == Verb::WriteThrough)),
+            (_, verb) => device.map_or(0, |d| d.write_flags(verb == Verb::WriteThrough)),
         };
         if slot.nowait {
             flags |= libc::RWF_NOWAIT;
@@ -1145,6 +1150,16 @@ impl UringStorage {
 /// What a device of larger units, or of stricter memory, than single sectors wants.
 fn bounced_for(device: &Device) -> Option<Alignment> {
     device.alignment().filter(|a| a.offset.max(a.memory) as usize > limits::SECTOR)
+}
+
+/// Whether a job is a write that is done only when a flush behind it is.
+fn flushes(files: &[Option<Device>], job: &Job) -> bool {
+    let through = match job.verb {
+        Verb::Write => false,
+        Verb::WriteThrough => true,
+        _ => return false,
+    };
+    files[usize::from(job.file.0)].as_ref().is_some_and(|device| device.write_needs_flush(through))
 }
 
 /// A discard in three pieces, of which the one in the [`MIDDLE`] is whole units.
@@ -1617,6 +1632,62 @@ mod tests {
                 let mut results = Vec::new();
                 ring.reap(9, &mut |done| results.push(done.result));
                 assert_eq!(results, [want], "{discard} {flush}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_whose_flags_say_nothing_is_done_when_its_flush_is() {
+        use crate::storage::{Ticket, device};
+        let path = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        path.as_file().set_len(16384).unwrap();
+        for (write_back, verb, flushes) in [
+            (false, Verb::Write, true),
+            (false, Verb::WriteThrough, true),
+            (false, Verb::Read, false),
+            (true, Verb::Write, false),
+            (true, Verb::WriteThrough, true),
+        ] {
+            let options = device::Options { write_back, ..Default::default() };
+            let mut file = device::open(path.path(), options).unwrap();
+            if file.durability() == device::Durability::Ram {
+                println!("SKIPPED: /var/tmp is in memory, so nothing is flushed there");
+                return;
+            }
+            assert!(!file.write_needs_flush(true), "its file system knows the flag");
+            file.ignore_flags();
+            assert_eq!((file.write_flags(false), file.write_flags(true)), (0, 0));
+            let mut ring = UringStorage::new(Arc::new(Region::heap(2)), 1, vec![file]).unwrap();
+            // The kernel's word on the transfer, then on the flush, and what comes of them.
+            for (transfer, flush, want) in [
+                (4096, 0, Ok(())),
+                (4096, -libc::EIO, Err(Failure::Errno(libc::EIO))),
+                (4096, -libc::EINTR, Err(Failure::Errno(libc::EINTR))),
+                (-libc::EIO, 0, Err(Failure::Errno(libc::EIO))),
+            ] {
+                let index = ring.free.pop().unwrap();
+                ring.busy[0] += 1;
+                let slot = &mut ring.slots[index as usize];
+                let (buffer, offset) = (Buffer::None, 0);
+                slot.job =
+                    Some(Job { ticket: Ticket(7), file: FileId(0), verb, offset, buffer, at: 0, len: 4096 });
+                slot.take(Step::Whole, Span::new(0, 4096));
+                let generation = slot.generation;
+                ring.completed(index, generation, transfer);
+                if transfer > 0 && flushes {
+                    assert_eq!(ring.in_flight(), 1, "the flush is on its way");
+                    assert_eq!(ring.ring.submission().len(), 1);
+                    ring.completed(index, generation, flush);
+                    // The one that was sent belongs to nothing now.
+                    let stray = ring.stats.stray;
+                    while ring.stats.stray == stray {
+                        ring.turn();
+                    }
+                }
+                let want = if flushes || transfer < 0 { want } else { Ok(()) };
+                let mut results = Vec::new();
+                ring.reap(9, &mut |done| results.push(done.result));
+                assert_eq!(results, [want], "{verb:?} {transfer} {flush}");
             }
         }
     }

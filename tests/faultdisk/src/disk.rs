@@ -73,19 +73,12 @@ fn put(to: &mut Vec<u8>, at: u64, data: &[u8]) {
     to[at..end].copy_from_slice(data);
 }
 
-#[derive(Debug)]
-struct Pending {
-    change: Change,
-    /// Durable already, but behind something that is not.
-    forced: bool,
-}
-
 /// A file.
 #[derive(Debug, Default)]
 pub struct File {
     now: Vec<u8>,
     durable: Vec<u8>,
-    pending: VecDeque<Pending>,
+    pending: VecDeque<Change>,
     pending_bytes: usize,
     /// Written, and never to be durable: a sync of it failed.
     doomed: Vec<Range<u64>>,
@@ -109,7 +102,7 @@ impl File {
 
     /// Changes that a cut may undo.
     pub fn pending(&self) -> usize {
-        self.pending.iter().filter(|p| !p.forced).count()
+        self.pending.len()
     }
 
     /// The content, as far as it goes.
@@ -118,19 +111,19 @@ impl File {
         self.now.get(at.min(end) as usize..end as usize).unwrap_or_default()
     }
 
-    fn push(&mut self, change: Change, forced: bool) {
+    fn push(&mut self, change: Change) {
         change.apply(&mut self.now);
         self.pending_bytes += change.bytes();
-        self.pending.push_back(Pending { change, forced });
-        while self.pending.front().is_some_and(|p| p.forced || self.pending_bytes > CACHE) {
+        self.pending.push_back(change);
+        while self.pending_bytes > CACHE {
             self.settle_oldest();
         }
     }
 
     fn settle_oldest(&mut self) {
         if let Some(oldest) = self.pending.pop_front() {
-            oldest.change.apply(&mut self.durable);
-            self.pending_bytes -= oldest.change.bytes();
+            oldest.apply(&mut self.durable);
+            self.pending_bytes -= oldest.bytes();
         }
     }
 
@@ -143,13 +136,9 @@ impl File {
     /// As after a power cut that keeps of what is pending what `keep` says, and of one write only those blocks.
     fn cut(&mut self, mut keep: impl FnMut(usize, &Change, &mut Vec<u8>)) {
         let mut touched = std::mem::take(&mut self.doomed);
-        for (n, pending) in std::mem::take(&mut self.pending).iter().enumerate() {
-            touched.push(pending.change.range());
-            if pending.forced {
-                pending.change.apply(&mut self.durable);
-            } else {
-                keep(n, &pending.change, &mut self.durable);
-            }
+        for (n, change) in std::mem::take(&mut self.pending).iter().enumerate() {
+            touched.push(change.range());
+            keep(n, change, &mut self.durable);
         }
         self.pending_bytes = 0;
         self.now.resize(self.durable.len(), 0);
@@ -280,11 +269,11 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes; `through` makes it durable at once.
+    /// Writes.
     ///
     /// # Errors
     /// ENOSPC when the room is used up; nothing was written then.
-    pub fn write(&mut self, file: u64, at: u64, data: &[u8], through: bool) -> Result<(), Errno> {
+    pub fn write(&mut self, file: u64, at: u64, data: &[u8]) -> Result<(), Errno> {
         if data.is_empty() {
             return Ok(());
         }
@@ -297,7 +286,7 @@ impl Disk {
             return Err(libc::ENOSPC);
         }
         file.allocated.extend(new);
-        file.push(Change::Write { at, data: data.to_vec() }, through);
+        file.push(Change::Write { at, data: data.to_vec() });
         self.room = room.map(|room| room - cost);
         Ok(())
     }
@@ -312,7 +301,7 @@ impl Disk {
         let freed = whole.filter(|block| file.allocated.remove(block)).count() as u64;
         let end = range.end.min(file.size());
         if range.start < end {
-            file.push(Change::Zero { range: range.start..end }, false);
+            file.push(Change::Zero { range: range.start..end });
         }
         self.room = self.room.map(|room| room + freed * BLOCK);
         Ok(())
@@ -330,7 +319,7 @@ impl Disk {
             file.allocated.retain(|block| block * BLOCK < size);
             freed = (before - file.allocated.len()) as u64 * BLOCK;
         }
-        file.push(Change::Resize(size), false);
+        file.push(Change::Resize(size));
         self.room = self.room.map(|room| room + freed);
         Ok(())
     }
@@ -350,13 +339,8 @@ impl Disk {
     /// ESTALE.
     pub fn fail_sync(&mut self, file: u64) -> Result<(), Errno> {
         let file = self.file(file)?;
-        for pending in std::mem::take(&mut file.pending) {
-            if pending.forced {
-                pending.change.apply(&mut file.durable);
-            } else {
-                file.doomed.push(pending.change.range());
-            }
-        }
+        file.doomed.extend(file.pending.iter().map(Change::range));
+        file.pending.clear();
         file.pending_bytes = 0;
         Ok(())
     }
@@ -396,7 +380,7 @@ impl Disk {
         let mut candidates = Vec::new();
         for id in &files {
             let pending = self.files[id].pending.iter().enumerate();
-            candidates.extend(pending.filter(|(_, p)| !p.forced && tear(&p.change)).map(|(n, _)| (*id, n)));
+            candidates.extend(pending.filter(|(_, change)| tear(change)).map(|(n, _)| (*id, n)));
         }
         let torn = candidates.get(random.below(candidates.len() as u64) as usize).copied();
         for id in files {
@@ -488,11 +472,10 @@ mod tests {
         let (mut dropped, mut kept, mut torn) = (0, 0, 0);
         for seed in 0..400 {
             let (mut disk, file) = disk();
-            disk.write(file, 0, &[1; 4096], false).unwrap();
+            disk.write(file, 0, &[1; 4096]).unwrap();
             disk.sync(file).unwrap();
-            disk.write(file, 0, &[2; 8192], false).unwrap();
-            disk.write(file, 16384, &[3; 512], true).unwrap();
-            disk.write(file, 32768, &[4; 512], false).unwrap();
+            disk.write(file, 0, &[2; 8192]).unwrap();
+            disk.write(file, 32768, &[4; 512]).unwrap();
             let cut = disk.cut(&mut Random(seed));
             assert_eq!(cut.dropped + cut.kept + cut.torn, 2, "{cut:?}");
             let content = disk.file(file).unwrap().read(0, 1 << 20).to_vec();
@@ -501,7 +484,6 @@ mod tests {
                 let allowed: &[u8] = match n {
                     0..8 => &[1, 2],
                     8..16 => &[0, 2],
-                    32 => &[3],
                     64 => &[0, 4],
                     _ => &[0],
                 };
@@ -519,7 +501,7 @@ mod tests {
         for seed in 0..100 {
             let (mut disk, old) = disk();
             let new = disk.create("a.new", 0o600).unwrap();
-            disk.write(new, 0, b"x", false).unwrap();
+            disk.write(new, 0, b"x").unwrap();
             disk.sync(new).unwrap();
             disk.rename("a.new", "a", false).unwrap();
             assert_eq!((disk.find("a"), disk.find("a.new")), (Some(new), None));
@@ -539,7 +521,7 @@ mod tests {
     fn a_sync_that_fails_is_lost_for_certain() {
         for seed in 0..20 {
             let (mut disk, file) = disk();
-            disk.write(file, 512, &[1; 512], false).unwrap();
+            disk.write(file, 512, &[1; 512]).unwrap();
             disk.fail_sync(file).unwrap();
             disk.sync(file).unwrap();
             assert_eq!(disk.file(file).unwrap().read(512, 1), [1]);
@@ -552,14 +534,14 @@ mod tests {
     fn only_new_blocks_take_room() {
         let (mut disk, file) = disk();
         disk.room = Some(8192);
-        disk.write(file, 0, &[1; 512], false).unwrap();
-        disk.write(file, 512, &[1; 512], false).unwrap();
+        disk.write(file, 0, &[1; 512]).unwrap();
+        disk.write(file, 512, &[1; 512]).unwrap();
         assert_eq!(disk.room, Some(4096));
-        assert_eq!(disk.write(file, 8192, &[1; 8192], false), Err(libc::ENOSPC));
+        assert_eq!(disk.write(file, 8192, &[1; 8192]), Err(libc::ENOSPC));
         disk.punch(file, 0..4096).unwrap();
         assert_eq!(disk.room, Some(8192));
         assert_eq!(disk.file(file).unwrap().read(0, 1), [0]);
-        disk.write(file, 8192, &[1; 8192], false).unwrap();
+        disk.write(file, 8192, &[1; 8192]).unwrap();
         disk.resize(file, 8192).unwrap();
         assert_eq!(disk.room, Some(8192));
     }

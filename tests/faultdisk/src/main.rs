@@ -1,7 +1,7 @@
 //! A disk that fails: a FUSE file system in memory, for tests, with a socket to tell it how.
 //!
-//! Not for data: everything is gone with the process. Invariant: a write is volatile until FSYNC of its file (or its own
-//! O_DSYNC where the kernel sends none), a name until FSYNCDIR; nothing that was synced is ever lost.
+//! Not for data: everything is gone with the process. Invariant: a write is volatile until FSYNC of its file, a name until
+//! FSYNCDIR; nothing that was synced is ever lost.
 //!
 //! ```text
 //! faultdisk /mnt/x --socket /run/x.sock --file disk0=16M --file disk1=16M,cached &   # says READY once mounted (root)
@@ -17,7 +17,9 @@
 //! ```
 //!
 //! Files opened before a cut answer EIO for ever; open them again. `FILE=SIZE` goes around the page cache
-//! (FOPEN_DIRECT_IO), `FILE=SIZE,cached` through it, and so does what is created later with `--cached`.
+//! (FOPEN_DIRECT_IO), `FILE=SIZE,cached` through it, and so does what is created later with `--cached`. Around it Linux
+//! sends no FSYNC for a write with O_DSYNC or RWF_DSYNC (fs/fuse/file.c, fuse_direct_write_iter), only the flag, which
+//! makes nothing durable here: whoever writes to such a file has to call fsync.
 //! With `--while-stdin` it ends when its standard input does: with whoever started it.
 
 mod disk;
