@@ -1358,6 +1358,89 @@ fn a_failing_device_fails_the_write() {
 }
 
 #[test]
+fn a_sparse_file_on_a_full_disk_says_that_there_is_no_room() {
+    need_root!("a file system of its own");
+    let directory = disk_directory();
+    let device = Loop::over(&zeroes(directory.path(), "disk", 8 << 20), &[]);
+    with_own_mounts(|| {
+        let mount = Mount::ext4(&device.path);
+        let path = zeroes(mount.path(), "image", 64 << 20);
+        let mut stock = Stock::new();
+        let region = Arc::clone(&stock.region);
+        let mut rig = Ring::open(&region, 64, &path, READ_WRITE);
+        let mut full = 0;
+        for i in 0..1200 {
+            let buffer = stock.run();
+            let done = rig.one(job(0, Verb::Write, i * 8192, buffer, 0, 8192));
+            match done.result {
+                Ok(()) => {}
+                Err(failure) => {
+                    assert!(failure.is_full() && !failure.is_gone(), "{failure:?}");
+                    full += 1;
+                }
+            }
+            stock.put(done.buffer);
+        }
+        assert!(full > 100, "{full} of 1200");
+        // Where there is something already it can be written still.
+        let buffer = stock.run();
+        let done = rig.one(job(0, Verb::Write, 0, buffer, 0, 8192));
+        assert_eq!(done.result, Ok(()));
+        stock.put(done.buffer);
+        stock.assert_all_home();
+    });
+}
+
+/// A loop device lives on while it is open, and no other can be taken away; but it can lose all of its size, which is what
+/// becomes of one that is taken away.
+#[test]
+fn a_device_that_vanished_is_told_from_one_that_fails_or_is_full() {
+    need_root!("a loop device");
+    let directory = disk_directory();
+    for sectors in ["512", "4096"] {
+        let image = zeroes(directory.path(), sectors, SIZE);
+        let device = Loop::over(&image, &["--sector-size", sectors]);
+        let mut stock = Stock::new();
+        let region = Arc::clone(&stock.region);
+        let mut rig = Ring::open(&region, 64, &device.path, READ_WRITE);
+        let set = |bytes| {
+            std::fs::OpenOptions::new().write(true).open(&image).unwrap().set_len(bytes).unwrap();
+            shell("losetup", &["-c", device.path.to_str().unwrap()]);
+        };
+        let all = |stock: &mut Stock, rig: &mut Ring, offset: u64| {
+            let mut failures = Vec::new();
+            for verb in [Verb::Read, Verb::Write, Verb::WriteThrough, Verb::Discard] {
+                let buffer = stock.chunk();
+                let done = rig.one(job(0, verb, offset, buffer, 512, 1024));
+                failures.push((verb, done.result.expect_err("it is not there")));
+                stock.put(done.buffer);
+            }
+            failures
+        };
+        // What lies beyond a device that has become smaller is not there, but the device is.
+        set(SIZE as u64 / 2);
+        for (verb, failure) in all(&mut stock, &mut rig, SIZE as u64 - 2048) {
+            assert!(!failure.is_gone(), "{verb:?}: {failure:?}");
+        }
+        let buffer = stock.chunk();
+        let done = rig.one(job(0, Verb::Write, 512, buffer, 512, 1024));
+        assert_eq!(done.result, Ok(()));
+        stock.put(done.buffer);
+        set(0);
+        for (verb, failure) in all(&mut stock, &mut rig, 512) {
+            assert!(failure.is_gone() && !failure.is_full(), "{verb:?}: {failure:?}");
+        }
+        // It comes back, and whoever has it open still can use it.
+        set(SIZE as u64);
+        let buffer = stock.chunk();
+        let done = rig.one(job(0, Verb::Write, 512, buffer, 512, 1024));
+        assert_eq!(done.result, Ok(()));
+        stock.put(done.buffer);
+        stock.assert_all_home();
+    }
+}
+
+#[test]
 fn a_misaligned_job_never_reaches_the_kernel() {
     let directory = disk_directory();
     if !on_disk(directory.path()) {
@@ -2031,6 +2114,69 @@ fn a_hung_backing_holds_nobody_else_and_keeps_only_its_own_memory() {
         while open(&hung, READ_WRITE).is_err() {
             assert!(start.elapsed() < HANG, "the file is still held");
             std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+/// More requests hang than the kernel has threads for, of several files: each other file still has its own.
+#[test]
+fn hung_files_never_have_the_last_thread() {
+    need_root!("a file system that can be frozen");
+    if magic(Path::new("/dev/shm")) != TMPFS {
+        println!("SKIPPED: /dev/shm is no tmpfs");
+        return;
+    }
+    with_own_mounts(|| {
+        let directory = disk_directory();
+        let device = Loop::over(&zeroes(directory.path(), "disk", 32 << 20), &[]);
+        let mount = Mount::ext4(&device.path);
+        let shm = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut stock = Stock::new();
+        let region = Arc::clone(&stock.region);
+        // Writes to tmpfs need a thread each.
+        let mut rig = Ring::open(&region, 256, &zeroes(shm.path(), "sound", SIZE), READ_WRITE);
+        let hung: Vec<_> = ["a", "b", "c"].iter().map(|name| zeroes(mount.path(), name, SIZE)).collect();
+        for path in &hung {
+            rig.ring.add_file(open(path, READ_WRITE).unwrap()).unwrap();
+        }
+        let frozen = Frozen::freeze(mount.path());
+        for t in 0..120 {
+            let mut buffer = stock.chunk();
+            stock.fill(&mut buffer, 512, &[t as u8 + 1; 512]);
+            let mut write = job(t, Verb::Write, u64::from(t / 3) * 4096, buffer, 512, 512);
+            write.file = FileId(1 + t as u16 % 3);
+            rig.ring.submit(write).unwrap();
+        }
+        for t in 1000..1050 {
+            let buffer = stock.chunk();
+            let done = rig.one(job(t, Verb::Write, 0, buffer, 512, 512));
+            assert_eq!((done.ticket, done.result), (Ticket(t), Ok(())));
+            stock.put(done.buffer);
+            assert_eq!(rig.one(flush(t)).result, Ok(()));
+        }
+        let stats = rig.ring.stats();
+        assert!(rig.ring.in_flight() == 120 && stats.waited > 0, "{stats:?}");
+        // What waited has not been forgotten.
+        drop(frozen);
+        let mut done = Vec::new();
+        let start = Instant::now();
+        while done.len() < 120 {
+            rig.ring.turn();
+            if rig.ring.reap(99, &mut |d| done.push(d)) == 0 {
+                assert!(start.elapsed() < HANG, "jobs hang: {:?}", rig.ring.stats());
+                rig.wait();
+            }
+        }
+        for done in done {
+            assert_eq!(done.result, Ok(()), "{:?}", done.ticket);
+            stock.put(done.buffer);
+        }
+        stock.assert_all_home();
+        for (n, path) in hung.iter().enumerate() {
+            let bytes = std::fs::read(path).unwrap();
+            for t in (n..120).step_by(3) {
+                assert_eq!(bytes[t / 3 * 4096..][..512], [t as u8 + 1; 512], "{t}");
+            }
         }
     });
 }

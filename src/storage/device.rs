@@ -421,6 +421,19 @@ impl Device {
         self.alignment().map_or(SECTOR as u32, |a| a.offset.max(SECTOR as u32))
     }
 
+    /// Whether it is a block device that is not there any more: then it has no size. What the kernel says of a transfer
+    /// there depends on how far it came: EIO, that no room is left, or that the end is reached (block/fops.c). Never waits.
+    pub(super) fn has_vanished(&self) -> bool {
+        self.backing == Backing::Block && ioctl::size(self.file.as_fd()).unwrap_or(0) == 0
+    }
+
+    /// As if O_DIRECT wanted this here.
+    #[cfg(test)]
+    pub(super) fn pretend(mut self, alignment: Alignment) -> Self {
+        self.access = Access::Direct(alignment);
+        self
+    }
+
     /// When a write is durable.
     #[must_use]
     pub fn durability(&self) -> Durability {

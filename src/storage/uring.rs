@@ -821,10 +821,14 @@ impl UringStorage {
     }
 
     /// Ends a job of which a step failed.
+    #[cold]
     fn failed(&mut self, index: u32, failure: Failure) {
         let slot = &self.slots[index as usize];
-        let verb = slot.job.as_ref().map(|job| job.verb);
-        let failure = match (slot.step, verb, failure) {
+        let Some(job) = &slot.job else { return };
+        let device = self.files[usize::from(job.file.0)].as_ref();
+        let gone = device.is_some_and(Device::has_vanished);
+        let failure = if gone { Failure::Errno(libc::ENODEV) } else { failure };
+        let failure = match (slot.step, Some(job.verb), failure) {
             // What is stored holds bytes of others beside those that are discarded.
             (Step::Flush | Step::Store, Some(Verb::Discard), Failure::Errno(errno)) => {
                 Failure::Unsynced(errno)
@@ -1440,6 +1444,7 @@ fn retire(buffer: Buffer) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_survive_packing() {
@@ -1579,6 +1584,143 @@ mod tests {
             (16384, &[4; 512][..], &[5; 512][..])
         );
         assert!(bytes[..2048].iter().chain(&bytes[3072..]).all(|&b| b == 0));
+    }
+
+    /// A kernel that does what a script says: all of what it is asked for, some of it, nothing; and says so, or fails.
+    #[derive(Clone, Copy, Debug)]
+    enum Word {
+        All,
+        /// So many of 16 parts.
+        Some(u8),
+        /// So many of 16 parts, which need not end where a sector does.
+        Odd(u8),
+        Nothing,
+        /// After so many of 16 parts.
+        Error(u8, i32),
+    }
+
+    fn word() -> impl Strategy<Value = Word> {
+        let errno =
+            prop_oneof![Just(libc::EIO), Just(libc::ENOSPC), Just(libc::ETIMEDOUT), Just(libc::ENODEV)];
+        prop_oneof![
+            6 => Just(Word::All),
+            3 => (0..16u8).prop_map(Word::Some),
+            1 => (0..16u8).prop_map(Word::Odd),
+            1 => Just(Word::Nothing),
+            2 => (0..17u8, errno).prop_map(|(n, e)| Word::Error(n, e)),
+            3 => Just(Word::Error(0, libc::EAGAIN)),
+            1 => Just(Word::Error(0, libc::EINTR)),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+        /// Whatever the kernel says and does: what is told to be done is done, all of it, and what is beside a job's bytes
+        /// stays as it is, also when the job fails.
+        #[test]
+        fn nothing_is_acknowledged_that_was_not_done(
+            (memory, unit) in prop_oneof![Just((512, 512)), Just((512, 1024)), Just((512, 4096)), Just((4096, 512)), Just((4096, 4096))],
+            jobs in proptest::collection::vec((0..4u8, 0..64u64, 1..17u32), 1..6),
+            words in proptest::collection::vec(word(), 0..60),
+        ) {
+            use crate::storage::{Ticket, device};
+            const DISK: usize = 40960;
+            let path = tempfile::NamedTempFile::new().unwrap();
+            path.as_file().set_len(DISK as u64).unwrap();
+            let options = device::Options::default();
+            let device = device::open(path.path(), options).unwrap().pretend(Alignment { memory, offset: unit });
+            let region = Arc::new(Region::heap(4));
+            let mut runs = crate::frame::RunPool::new(&region, 0, 1).unwrap();
+            let mut ring = UringStorage::new(Arc::clone(&region), 256, vec![device]).unwrap();
+            let mut disk: Vec<u8> = (0..DISK).map(|i| (i / 512) as u8).collect();
+            let mut words = words.into_iter();
+            for (n, (kind, lba, sectors)) in (100u8..).zip(jobs) {
+                let lba = lba.min(80 - u64::from(sectors));
+                let (offset, len) = (lba * 512, sectors * 512);
+                let own = offset as usize..offset as usize + len as usize;
+                let before = disk.clone();
+                let mut buffer = Buffer::Run(runs.take().unwrap());
+                region.buffer_mut(&mut buffer, 0, limits::RUN).fill(n);
+                let verb = [Verb::Read, Verb::Write, Verb::WriteThrough, Verb::Discard][usize::from(kind)];
+                ring.submit(Job { ticket: Ticket(1), file: FileId(0), verb, offset, buffer, at: 0, len }).unwrap();
+                while ring.done.is_empty() {
+                    let word = words.next().unwrap_or(Word::All);
+                    let index = ring.slots.iter().position(|slot| slot.job.is_some()).unwrap();
+                    let slot = &mut ring.slots[index];
+                    let (step, span, moved, bounce) = (slot.step, slot.span, slot.moved, slot.bounce);
+                    let (generation, nowait) = (slot.generation, slot.nowait);
+                    let left = span.len - moved;
+                    let parts = |n: u8| (left / 16 * u32::from(n)).min(left);
+                    let (does, says) = match word {
+                        Word::All => (left, left as i32),
+                        Word::Some(n) => (parts(n) / 512 * 512, (parts(n) / 512 * 512) as i32),
+                        Word::Odd(n) => (parts(n) / 3, (parts(n) / 3) as i32),
+                        Word::Nothing => (0, 0),
+                        Word::Error(_, errno) if errno == libc::EAGAIN && nowait => (0, -errno),
+                        Word::Error(n, errno) => (parts(n), -errno),
+                    };
+                    let place = span.offset as usize + moved as usize;
+                    let place = place..place + does as usize;
+                    let whole = moved as usize..(moved + does) as usize;
+                    prop_assert!(span.end() <= DISK as u64);
+                    let job = slot.job.as_mut().unwrap();
+                    let says = match (step, verb) {
+                        (Step::Whole, Verb::Read) => {
+                            region.buffer_mut(&mut job.buffer, whole.start, whole.len()).copy_from_slice(&disk[place]);
+                            says
+                        }
+                        (Step::Whole, _) => {
+                            disk[place].copy_from_slice(region.buffer_mut(&mut job.buffer, whole.start, whole.len()));
+                            says
+                        }
+                        (Step::Load, _) => {
+                            ring.bounces.bytes(bounce.unwrap())[whole].copy_from_slice(&disk[place]);
+                            says
+                        }
+                        (Step::Store, _) => {
+                            disk[place].copy_from_slice(&ring.bounces.bytes(bounce.unwrap())[whole]);
+                            says
+                        }
+                        // These do all and say 0, or fail.
+                        (Step::Punch, _) => {
+                            let all = span.offset as usize..span.end() as usize;
+                            disk[if says < 0 { place } else { all }].fill(0);
+                            says.min(0)
+                        }
+                        (Step::Flush, _) => says.min(0),
+                    };
+                    if matches!(step, Step::Load | Step::Store) {
+                        prop_assert!(span.is_whole(unit), "{:?} of {}", span, unit);
+                    }
+                    ring.completed(index as u32, generation, says);
+                }
+                let mut done = ring.done.pop_front().unwrap();
+                prop_assert!(ring.done.is_empty() && ring.in_flight() == 0);
+                let memory = region.buffer_mut(&mut done.buffer, 0, limits::RUN);
+                let (data, behind) = memory.split_at(len as usize);
+                prop_assert!(behind.iter().all(|b| *b == n), "memory behind the data");
+                for (i, (old, new)) in before.iter().zip(&disk).enumerate() {
+                    prop_assert!(own.contains(&i) || old == new, "byte {} beside the job changed", i);
+                }
+                match (verb, done.result) {
+                    (Verb::Read, Ok(())) => prop_assert!(*data == disk[own.clone()]),
+                    (Verb::Discard, Ok(())) => prop_assert!(disk[own.clone()].iter().all(|b| *b == 0)),
+                    (_, Ok(())) => prop_assert!(disk[own.clone()].iter().all(|b| *b == n)),
+                    (Verb::Read, Err(_)) => {}
+                    (_, Err(Failure::Unread(_))) => prop_assert!(before == disk, "written all the same"),
+                    (_, Err(_)) => {}
+                }
+                prop_assert!(verb == Verb::Read || verb == Verb::Discard || data.iter().all(|b| *b == n));
+                let Buffer::Run(run) = done.buffer else { panic!("another buffer") };
+                runs.put_run(run);
+            }
+            // Nothing is kept: as many can be had as of a new one.
+            let most = |share: &mut Share| (0..).take_while(|_| share.take(0)).count();
+            prop_assert_eq!(most(&mut ring.threads), most(&mut Share::new(limits::IO_THREADS, 1, 1)));
+            prop_assert_eq!(most(&mut ring.bouncing), most(&mut Share::new(limits::BOUNCES, 1, 1)));
+            prop_assert_eq!(ring.free.len(), 256);
+        }
     }
 
     #[test]
