@@ -49,6 +49,9 @@ powercut: ## cuts the power under verified load, again and again (root; CUTS=200
 # Torture of the real binary; short pieces of it are in `make test`. tests/README.md has a line for each.
 CYCLES ?= 500
 SECONDS ?= 600
+PAIRS ?= 5
+HANG ?= 30
+TIMES ?= 20
 torture = $(CARGO) build --release --locked --package xshelf --package xshelf-faultdisk --package xshelf-torture && \
     nice $(TARGET)/release/xshelf-torture $(if $(SEED),--seed $(SEED))
 
@@ -57,6 +60,15 @@ torture-kill: ## SIGKILL and restart under verified load on eight slots (root; C
 
 torture-wire: ## verified load on a wire that loses, repeats and reorders frames (root; SECONDS=600)
 	@$(torture) wire --seconds $(SECONDS)
+
+torture-hang: ## one of eight disks hangs: latency of the others with and without (root; PAIRS=5 HANG=30)
+	@$(torture) hang --pairs $(PAIRS) --hang $(HANG)
+	@$(torture) hang --pairs $(PAIRS) --hang $(HANG) --device
+
+torture-rest: ## disks vanish, the link flaps, memory is short, under verified load (root; TIMES=20)
+	@$(torture) yank --times $(TIMES)
+	@$(torture) flap --flaps $(TIMES)0
+	@$(torture) press --seconds $(TIMES)
 
 fmt: ## formats the sources
 	@$(CARGO) fmt --all
@@ -84,4 +96,4 @@ uninstall: ## removes what install put there, but not the configuration
 clean: ## removes what cargo built
 	@$(CARGO) clean
 
-.PHONY: help deps build demo test test-unit test-vm test-bare sanitize powercut torture-kill torture-wire fuzz fmt install uninstall clean
+.PHONY: help deps build demo test test-unit test-vm test-bare sanitize powercut torture-kill torture-wire torture-hang torture-rest fuzz fmt install uninstall clean

@@ -105,7 +105,8 @@ pub struct Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { writes, trims, reads, flushes, settings, retransmissions, errors, unknown } = self.tally;
+        let Tally { writes, trims, reads, flushes, settings, retransmissions, errors, refused, unknown } =
+            self.tally;
         writeln!(f, "seed {}: {} power cuts in {:.0} s", self.seed, self.cuts, self.time.as_secs_f64())?;
         writeln!(
             f,
@@ -113,7 +114,8 @@ impl fmt::Display for Totals {
         )?;
         writeln!(
             f,
-            "  in flight at the cuts: {unknown}; sent again {retransmissions}, answered with an error {errors}"
+            "  in flight at the cuts: {unknown}; sent again {retransmissions}, answered with an error {}",
+            errors + refused
         )?;
         writeln!(
             f,

@@ -80,8 +80,10 @@ pub struct Tally {
     pub settings: u64,
     /// Copies sent beyond the first.
     pub retransmissions: u64,
-    /// Requests answered with an error.
+    /// Reads, writes and flushes answered with an error.
     pub errors: u64,
+    /// Changes of settings answered with an error: the old ones stand.
+    pub refused: u64,
     /// Requests in flight when the target was lost.
     pub unknown: u64,
 }
@@ -636,7 +638,11 @@ impl Client {
         }
         self.luns[slot].in_flight -= 1;
         let Some(data) = answer else {
-            self.tally.errors += 1;
+            if matches!(request.ask, Ask::Set { .. } | Ask::Get { .. }) {
+                self.tally.refused += 1;
+            } else {
+                self.tally.errors += 1;
+            }
             self.give_up(&request, frozen);
             if let (Ask::Trim { .. }, true) = (&request.ask, self.luns[slot].trims) {
                 // It has none, and that is no error.

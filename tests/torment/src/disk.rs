@@ -74,6 +74,12 @@ impl FaultDisk {
         }
     }
 
+    /// Kills it: whoever has a file of it open hears that it is not connected, and what hung ends with an error.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// A number in the answer to a command, as in `dropped=7 torn=1`.
     ///
     /// # Panics
@@ -88,9 +94,10 @@ impl FaultDisk {
 
 impl Drop for FaultDisk {
     fn drop(&mut self) {
-        // The end of its standard input ends it, and it unmounts.
+        // The end of its standard input ends it, and it unmounts; one that was killed could not.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+        let _ = Command::new("umount").arg("--lazy").arg(&self.mountpoint).stderr(Stdio::null()).status();
     }
 }
 

@@ -110,6 +110,14 @@ impl Reported {
         self.of_slots(|slot| slot["retransmits"].as_u64())
     }
 
+    /// Requests that failed.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        let counts =
+            |slot: &Value| Some(slot["errors"].as_array()?.iter().filter_map(|e| e["count"].as_u64()).sum());
+        self.of_slots(counts)
+    }
+
     /// One of the numbers of a verification.
     #[must_use]
     pub fn verified(&self, what: &str) -> u64 {

@@ -37,7 +37,6 @@ pub struct Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { load: Sofar { tally, checks, sectors, settings }, .. } = self;
         writeln!(
             f,
             "{} SIGKILLs in {:.0} s, {} of them before READY, {} with writes acknowledged since the last; \
@@ -48,16 +47,7 @@ impl fmt::Display for Outcome {
             self.busy,
             self.start * 1000.0
         )?;
-        writeln!(
-            f,
-            "acknowledged: {} writes, {} flushes, {} settings; {} reads compared; {} requests sent again, {} errors",
-            tally.writes, tally.flushes, tally.settings, tally.reads, tally.retransmissions, tally.errors
-        )?;
-        write!(
-            f,
-            "everything compared {checks} times: {sectors} sectors, {settings} settings; 0 sectors lost, 0 bad, 0 \
-             settings lost"
-        )
+        write!(f, "{}", self.load)
     }
 }
 
@@ -75,12 +65,14 @@ pub fn run(common: &Common, cycles: u32) -> Result<Outcome, Failed> {
     // What was acknowledged is not on the disk, but neither is it lost with the process.
     disks.file(&lab, 64 << 20, ",write-back");
     disks.parts(&lab, 64 << 20);
-    disks.device(&lab, 64 << 20, "")?;
-    disks.device(&lab, 64 << 20, "")?;
+    disks.new_device(&lab, 64 << 20);
+    disks.new_device(&lab, 64 << 20);
     let state = lab.path("state");
     let mut arguments = disks.arguments.clone();
     arguments.extend(["--workers", "2", "--state-dir"].map(str::to_owned));
     arguments.push(state.display().to_string());
+    // The socket that a dead one leaves is in nobody's way.
+    arguments.extend(["--control".to_owned(), lab.path("control").display().to_string()]);
 
     let mut random = Random::new(common.seed);
     let began = Instant::now();
@@ -94,7 +86,7 @@ pub fn run(common: &Common, cycles: u32) -> Result<Outcome, Failed> {
         retransmit: Duration::from_millis(40),
         ..Options::default()
     };
-    let load = Load::begin(&lab, &disks.addresses, options, 20_000)?;
+    let mut load = Load::begin(&lab, &disks.addresses, options, 20_000)?;
     let mut progress = Progress::new();
     let (mut early, mut busy, mut starts, mut writes) = (0, 0, Vec::new(), 0);
     for cycle in 1..=cycles {
@@ -113,11 +105,7 @@ pub fn run(common: &Common, cycles: u32) -> Result<Outcome, Failed> {
         let sofar = load.sofar();
         busy += u32::from(sofar.tally.writes > writes);
         writes = sofar.tally.writes;
-        if load.has_failed() {
-            // Only to hear why.
-            load.end()?;
-            return Err(Failed::Wrong("the load ended by itself".into()));
-        }
+        load = load.still()?;
         progress.say(|| {
             format!(
                 "{cycle} of {cycles} cycles, {writes} writes acknowledged, {} settings, {} resent",
@@ -127,9 +115,7 @@ pub fn run(common: &Common, cycles: u32) -> Result<Outcome, Failed> {
     }
     let load = load.end().map_err(|e| format!("{e}\n{}", shelf.said()))?;
     shelf.stop_well()?;
-    if load.tally.errors > 0 {
-        return Err(Failed::Wrong(format!("{} requests were answered with an error", load.tally.errors)));
-    }
+    load.without_errors()?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Outcome { cycles, early, busy, load, start: median(starts), seconds })
 }

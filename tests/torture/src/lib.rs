@@ -7,9 +7,13 @@
 
 pub mod bench;
 pub mod disks;
+pub mod flap;
+pub mod hang;
 pub mod kill;
 pub mod load;
+pub mod press;
 pub mod wire;
+pub mod yank;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -19,6 +23,8 @@ use std::time::Instant;
 pub struct Common {
     /// The xshelf that is tortured.
     pub binary: PathBuf,
+    /// The program of the disk that fails (`tests/faultdisk`).
+    pub faultdisk: PathBuf,
     /// Repeats the choices of another run. What the machine does in between nobody can repeat.
     pub seed: u64,
 }

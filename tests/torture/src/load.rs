@@ -4,6 +4,7 @@
 //! Not here: what happens to the target.
 //! Invariant: no report is lost; the first that is not clean ends the load.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -22,10 +23,47 @@ pub struct Sofar {
     pub settings: u64,
 }
 
+impl Sofar {
+    /// Nothing, if no request was answered with an error.
+    ///
+    /// # Errors
+    /// How many were.
+    pub fn without_errors(&self) -> Result<(), String> {
+        match (self.tally.errors, self.tally.refused) {
+            (0, 0) => Ok(()),
+            (data, settings) => {
+                Err(format!("{data} requests and {settings} settings were answered with an error"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Sofar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tally, checks, sectors, settings } = self;
+        writeln!(
+            f,
+            "acknowledged: {} writes, {} flushes, {} settings; {} reads compared; {} requests sent again; {} errors, {} \
+             settings refused",
+            tally.writes,
+            tally.flushes,
+            tally.settings,
+            tally.reads,
+            tally.retransmissions,
+            tally.errors,
+            tally.refused
+        )?;
+        write!(
+            f,
+            "everything compared {checks} times: {sectors} sectors, {settings} settings; 0 sectors lost, 0 bad, 0 \
+             settings lost"
+        )
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    failed: AtomicBool,
     sofar: Mutex<Sofar>,
 }
 
@@ -51,11 +89,7 @@ impl Load {
         let mut client = client.map_err(|e| e.to_string())?;
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
-            let done = work(&mut client, &own, every);
-            own.failed.store(done.is_err(), Ordering::Relaxed);
-            done
-        });
+        let thread = std::thread::spawn(move || work(&mut client, &own, every));
         Ok(Self { shared, thread })
     }
 
@@ -68,10 +102,15 @@ impl Load {
         *self.shared.sofar.lock().unwrap()
     }
 
-    /// Whether it ended because something is wrong; [`Load::end`] says what.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Relaxed) || self.thread.is_finished()
+    /// Itself, if it goes on.
+    ///
+    /// # Errors
+    /// It ended because something is wrong, and what.
+    pub fn still(self) -> Result<Self, String> {
+        if !self.thread.is_finished() {
+            return Ok(self);
+        }
+        self.end().and(Err("the load ended by itself".into()))
     }
 
     /// Makes no new requests, waits for answers to all, and compares everything; the target must be up.

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use xshelf::initiator::contact;
 use xshelf_shim::fate::Faults;
-use xshelf_torture::{Common, Failed, kill, wire};
+use xshelf_torment::program;
+use xshelf_torture::hang::{self, Eighth};
+use xshelf_torture::{Common, Failed, flap, kill, press, wire, yank};
 
 /// Tortures the real xshelf between network namespaces (root). It says what it did, and when something is wrong, what and
 /// the command that repeats it.
 #[derive(Parser)]
 struct Arguments {
-    /// The xshelf to torture [default: the one beside this program]
-    #[arg(long, global = true, env = "XSHELF_BIN")]
+    /// The xshelf to torture [default: XSHELF_BIN, or the one beside this program]
+    #[arg(long, global = true)]
     binary: Option<PathBuf>,
     /// Repeats the choices of another run [default: a new one]
     #[arg(long, global = true)]
@@ -41,6 +43,36 @@ enum Torture {
         #[arg(long, default_value = wire::FAULTS)]
         faults: Faults,
     },
+    /// One of eight disks hangs: the latency of the other seven, against the same run without the hang
+    Hang {
+        /// Runs with and without
+        #[arg(long, default_value_t = 5)]
+        pairs: u32,
+        /// Seconds of the hang
+        #[arg(long, default_value_t = 30)]
+        hang: u64,
+        /// A loop device hangs, and not a file
+        #[arg(long)]
+        device: bool,
+    },
+    /// Two of eight disks vanish under verified load
+    Yank {
+        /// How often
+        #[arg(long, default_value_t = 10)]
+        times: u32,
+    },
+    /// The link goes down and up under verified load
+    Flap {
+        /// How often
+        #[arg(long, default_value_t = 100)]
+        flaps: u32,
+    },
+    /// Memory is short, and then files, under verified load
+    Press {
+        /// Of each
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
 }
 
 fn run(torture: &Torture, common: &Common) -> Result<String, Failed> {
@@ -49,16 +81,20 @@ fn run(torture: &Torture, common: &Common) -> Result<String, Failed> {
         Torture::Wire { seconds, round, faults } => {
             wire::run(common, wire::Options { seconds, round, faults }).map(|o| o.to_string())
         }
+        Torture::Hang { pairs, hang, device } => {
+            let eighth = if device { Eighth::Device } else { Eighth::File };
+            hang::run(common, hang::Options { pairs, hang, eighth }).map(|o| o.to_string())
+        }
+        Torture::Yank { times } => yank::run(common, times).map(|o| o.to_string()),
+        Torture::Flap { flaps } => flap::run(common, flaps).map(|o| o.to_string()),
+        Torture::Press { seconds } => press::run(common, seconds).map(|o| o.to_string()),
     }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let beside = || std::env::current_exe().ok().map(|own| own.with_file_name("xshelf"));
-    let Some(binary) = arguments.binary.clone().or_else(beside) else {
-        eprintln!("which xshelf? say --binary");
-        return ExitCode::from(2);
-    };
+    let binary = arguments.binary.clone().unwrap_or_else(|| program("xshelf", "XSHELF_BIN"));
+    let faultdisk = program("faultdisk", "FAULTDISK_BIN");
     let given = arguments.seed;
     let seed = given.unwrap_or_else(|| contact::random() & 0xffff_ffff);
     let again = {
@@ -67,7 +103,7 @@ fn main() -> ExitCode {
         if given.is_some() { words } else { format!("{words} --seed {seed}") }
     };
     println!("{again}");
-    match run(&arguments.torture, &Common { binary, seed }) {
+    match run(&arguments.torture, &Common { binary, faultdisk, seed }) {
         Ok(outcome) => {
             println!("{outcome}\nxshelf ended with 0, all frames conserved; seed {seed}");
             ExitCode::SUCCESS

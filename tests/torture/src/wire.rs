@@ -97,7 +97,7 @@ pub fn run(common: &Common, options: Options) -> Result<Outcome, Failed> {
     for _ in 0..3 {
         disks.file(&lab, 64 << 20, "");
     }
-    disks.device(&lab, 64 << 20, "")?;
+    disks.new_device(&lab, 64 << 20);
     let mut random = Random::new(common.seed);
     let mut arguments = disks.arguments.clone();
     arguments.extend(["--workers", "2"].map(str::to_owned));
