@@ -118,6 +118,9 @@ pub const WILDCARDS: usize = 64;
 pub const WILDCARD_RATE: Rate = Rate { burst: 64, every: Duration::from_micros(62_500) };
 /// Hosts whose wildcard requests one worker counts at once.
 pub const SOURCES: usize = 64;
+/// Hosts whose commands in flight one worker counts at once, to share what it holds among them; those beyond it count as
+/// one.
+pub const SHARES: usize = 256;
 /// Frames of its own making - answers to wildcards, announcements - that one worker sends: 20,000 a second, so that a
 /// full shelf answers within 15 ms and no switch has to hold a burst.
 pub const OWN_RATE: Rate = Rate { burst: 32, every: Duration::from_micros(50) };

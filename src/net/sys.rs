@@ -298,6 +298,24 @@ pub(super) fn is_zero_copy(socket: impl AsFd) -> io::Result<bool> {
     Ok(options & libc::XDP_OPTIONS_ZEROCOPY != 0)
 }
 
+/// What the kernel counted of an AF_XDP socket. Kernels before 5.9 fill in the first three only.
+pub(super) fn statistics(socket: BorrowedFd<'_>) -> io::Result<libc::xdp_statistics> {
+    // SAFETY: plain data for which zero is a value.
+    let mut statistics: libc::xdp_statistics = unsafe { zeroed() };
+    let mut len = size_of::<libc::xdp_statistics>() as libc::socklen_t;
+    // SAFETY: `statistics` is as long as `len` says.
+    checked(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_XDP,
+            libc::XDP_STATISTICS,
+            (&raw mut statistics).cast::<c_void>(),
+            &raw mut len,
+        )
+    })?;
+    Ok(statistics)
+}
+
 /// XDP_MAX_TX_SKB_BUDGET (linux/if_xdp.h, since 6.17).
 const MAX_TX_BUDGET: c_int = 9;
 

@@ -490,6 +490,21 @@ pub struct Statistics {
     pub tx_empty: u64,
 }
 
+/// What the kernel counted of an AF_XDP socket.
+///
+/// # Errors
+/// What the kernel says.
+pub fn statistics(socket: BorrowedFd<'_>) -> io::Result<Statistics> {
+    sys::statistics(socket).map(|s| Statistics {
+        rx_dropped: s.rx_dropped,
+        rx_invalid: s.rx_invalid_descs,
+        tx_invalid: s.tx_invalid_descs,
+        rx_ring_full: s.rx_ring_full,
+        fill_empty: s.rx_fill_ring_empty_descs,
+        tx_empty: s.tx_ring_empty_descs,
+    })
+}
+
 /// Whether an AF_XDP socket belongs to an interface: not any more once that was removed, whatever comes to have its name or
 /// number.
 #[must_use]
@@ -549,14 +564,7 @@ impl XskQueue {
     /// # Errors
     /// What the kernel says.
     pub fn statistics(&self) -> io::Result<Statistics> {
-        self.rx.fd().xdp_statistics().map(|s| Statistics {
-            rx_dropped: s.rx_dropped(),
-            rx_invalid: s.rx_invalid_descs(),
-            tx_invalid: s.tx_invalid_descs(),
-            rx_ring_full: s.rx_ring_full(),
-            fill_empty: s.rx_fill_ring_empty_descs(),
-            tx_empty: s.tx_ring_empty_descs(),
-        })
+        statistics(self.as_fd())
     }
 }
 

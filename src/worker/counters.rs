@@ -94,6 +94,8 @@ counters! {
     DropOversized = "drop-oversized",
     /// Dropped: as many requests as the worker can hold.
     DropRequests = "drop-requests",
+    /// Dropped: its host has more than is left for others.
+    DropShare = "drop-share",
     /// Dropped: no run free for the data.
     DropRuns = "drop-runs",
     /// Dropped: the owner's ring is full.
@@ -135,6 +137,7 @@ impl Counter {
         Self::DropNoRoom,
         Self::DropOversized,
         Self::DropRequests,
+        Self::DropShare,
         Self::DropRuns,
         Self::DropHandOver,
         Self::DropTooOften,

@@ -11,6 +11,7 @@ mod lane;
 mod pace;
 mod post;
 mod requests;
+mod share;
 mod sync;
 mod thread;
 mod turn;

@@ -4,6 +4,7 @@
 //! Invariant: as many entries as were made at start, never more; a ticket names at most one request; and a copy of a write
 //! hangs on exactly one write until that is answered.
 
+use super::share::{Scarce, Seat, Shares};
 use crate::frame::{Buffer, Chunk, QueueId};
 use crate::limits;
 use crate::protocol::ata::Ata;
@@ -28,6 +29,8 @@ pub struct Request {
     pub wildcard: bool,
     /// The queue it arrived on.
     pub queue: QueueId,
+    /// Where it counts as its host's.
+    pub seat: Seat,
     /// Its headers.
     pub admitted: Admitted,
     /// Its registers.
@@ -83,6 +86,8 @@ pub struct Requests {
     free: Vec<u32>,
     /// How many there are of each slot.
     of_slot: Box<[usize]>,
+    /// How much each host has of them, and of what goes with them.
+    pub shares: Shares,
 }
 
 impl Requests {
@@ -94,6 +99,7 @@ impl Requests {
             entries: (0..most).map(|_| None).collect(),
             free: (0..most).rev().collect(),
             of_slot: vec![0; slots].into_boxed_slice(),
+            shares: Shares::default(),
         }
     }
 
@@ -107,6 +113,12 @@ impl Requests {
     #[must_use]
     pub fn room(&self) -> usize {
         self.free.len()
+    }
+
+    /// Whether a host may have one more.
+    #[must_use]
+    pub fn may(&self, seat: Seat) -> bool {
+        self.shares.may(seat, Scarce::Request, self.room(), self.entries.len())
     }
 
     /// How many there are of a slot.
@@ -137,6 +149,7 @@ impl Requests {
         if let Some(held) = self.of_slot.get_mut(usize::from(request.slot)) {
             *held += 1;
         }
+        self.shares.take(request.seat, Scarce::Request);
         self.entries[ticket as usize] = Some(request);
         Ok(ticket)
     }
@@ -158,6 +171,7 @@ impl Requests {
         if let Some(held) = self.of_slot.get_mut(usize::from(request.slot)) {
             *held = held.saturating_sub(1);
         }
+        self.shares.give(request.seat, Scarce::Request);
         Some(request)
     }
 

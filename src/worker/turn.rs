@@ -98,6 +98,8 @@ struct Core<Q: Queue, S: Storage> {
     holders: Vec<WorkerId>,
     storage: S,
     runs: RunPool,
+    /// How many runs there are.
+    runs_most: usize,
     /// Runs in requests, by slot.
     runs_of: Vec<usize>,
     own: Vec<Chunk>,
@@ -157,9 +159,11 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         holders.sort_unstable();
         holders.dedup();
         let own = shared.layout.mint(&shared.region, id, Pool::Own)?;
+        let runs = shared.layout.mint_runs(&shared.region, id)?;
         let core = Core {
             id,
-            runs: shared.layout.mint_runs(&shared.region, id)?,
+            runs_most: runs.available(),
+            runs,
             own_most: own.len(),
             own,
             board: Arc::new(Board::new(slots.len())),

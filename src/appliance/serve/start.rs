@@ -15,7 +15,7 @@ use super::describe::{PortLine, Serving, SlotLine};
 use super::monitor::{Monitor, Place};
 use super::ports::{Fate, Opened, judge};
 use super::slots::{self, OpenSlot};
-use super::watch::{self, Watch};
+use super::watch::{self, Kernel, Watch};
 use crate::appliance::check::machine;
 use crate::appliance::config::{Config, HugePages, Interface, Queues, Rivals, Slot};
 use crate::appliance::control::Answer;
@@ -150,6 +150,8 @@ pub struct Appliance {
     monitor: Monitor,
     overview: Arc<Overview>,
     guard: Guard,
+    /// Requests a worker holds at most.
+    requests: usize,
     /// The socket of each queue, with its port: how it is with it can be asked of the kernel.
     sockets: Vec<(PortId, OwnedFd)>,
     /// Slots that are not served because of another target.
@@ -240,6 +242,7 @@ impl Appliance {
         let places = slots::places(&slots, &topology.owners);
         let mut boards = Vec::new();
         let counters: Vec<_> = topology.cpus.iter().map(|_| Arc::new(Counters::default())).collect();
+        let requests = requests_of(config, &topology);
         let isolated = machine::isolated_cpus();
         for ((id, queues), slots) in (0..).map(WorkerId).zip(queues).zip(deal(slots, &topology)) {
             let cpu = topology.cpus[usize::from(id.0)];
@@ -247,7 +250,7 @@ impl Appliance {
             let spin_us = config.workers.spin_us.unwrap_or(if alone { ISOLATED_SPIN_US } else { 0 });
             let seat = Seat { cpu: Some(cpu), spin: Duration::from_micros(spin_us.into()) };
             let (shared, counters) = (Arc::clone(&shared), Arc::clone(&counters[usize::from(id.0)]));
-            let plan = Plan { counters, errands: Some(errands.clone()), ..Plan::new(id, shared) };
+            let plan = Plan { requests, counters, errands: Some(errands.clone()), ..Plan::new(id, shared) };
             boards.push(spawn(&mut crew, plan, queues, slots, seat)?);
         }
         // The clerk ends when no worker can ask it for anything any more.
@@ -300,6 +303,7 @@ impl Appliance {
             monitor,
             overview: Arc::new(overview),
             guard,
+            requests,
             sockets,
             refused,
             tagged: config.slots.iter().find(|slot| slot.vlan != 0).cloned().into_iter().collect(),
@@ -382,7 +386,8 @@ impl Appliance {
                 _ => tracing::debug!("{line}"),
             }
         }
-        for (error, line) in self.watch.look(&self.counters) {
+        let kernel = Kernel::of(self.sockets.iter().map(|(_, socket)| socket.as_fd()));
+        for (error, line) in self.watch.look(&self.counters, kernel, self.requests) {
             if error { tracing::error!("{line}") } else { tracing::warn!("{line}") }
         }
         if self.clerk.is_dead() && !std::mem::replace(&mut self.clerk_lost, true) {
@@ -407,7 +412,6 @@ impl Appliance {
         let Self {
             crew, shared, ports, counters, guard, clerk, watch, sockets, refused, _umem: umem, ..
         } = self;
-        drop(sockets);
         let mut problems = Vec::new();
         for port in &ports {
             for queue in &port.queues {
@@ -425,6 +429,8 @@ impl Appliance {
             ));
         }
         let census: Vec<_> = ended.reports.iter().map(|report| report.census).collect();
+        let kernel = Kernel::of(sockets.iter().map(|(_, socket)| socket.as_fd()));
+        drop(sockets);
         let contested = contested(&guard);
         // Until now these addresses were ours.
         drop(guard);
@@ -454,7 +460,7 @@ impl Appliance {
             watch,
             patience,
             interfaces: ports.iter().map(|port| port.facts.name.clone()).collect(),
-            totals: watch::totals(&counters),
+            totals: watch::totals(&counters, kernel),
             problems,
             state_hangs: matches!(closed, Closed::Hanging(_)),
         };
@@ -670,6 +676,13 @@ pub fn lay_out(config: &Config, topology: &Topology) -> Result<Layout, StartErro
     // Workers are counted in 16 bits.
     let shares: Vec<_> = (0..topology.cpus.len() as u16).map(|w| of(WorkerId(w))).collect();
     Ok(Layout::plan(&shares)?)
+}
+
+/// Requests each worker may hold. All of them may have come by one queue; half of what that receives into is left for
+/// frames to come, or those of a device that hangs would keep everybody else's from coming in.
+fn requests_of(config: &Config, topology: &Topology) -> usize {
+    let half = config.memory.frames_per_queue as usize / 2;
+    (half / topology.cpus.len().max(1)).clamp(2, limits::REQUESTS)
 }
 
 fn share(

@@ -16,6 +16,7 @@ use crate::storage::{Done, Failure, Job, Storage, Ticket, Verb};
 use crate::worker::Shared;
 use crate::worker::counters::Counter;
 use crate::worker::requests::{Headers, Request};
+use crate::worker::share::{Scarce, Seat};
 use arrayvec::ArrayVec;
 
 /// A command for the disk, as a slot decided it.
@@ -40,8 +41,13 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         if self.requests.is_full() || self.requests.of_slot(slot) > self.requests.room() {
             return self.drop_frame(shared, frame, Counter::DropRequests);
         }
+        // Nor has a host.
+        let seat = self.requests.shares.seat(asked.admitted.ethernet.source);
+        if !self.requests.may(seat) {
+            return self.drop_frame(shared, frame, Counter::DropShare);
+        }
         if let Some(first) = self.equal_write(shared, &frame, &asked) {
-            return self.hang_on(shared, frame, &asked, first);
+            return self.hang_on(shared, frame, &asked, first, seat);
         }
         let Asked { admitted, slot, wildcard, io, ata } = asked;
         // What a wildcard asks of the disk keeps a chunk of our own until the disk has answered. Those of a device that hangs
@@ -61,10 +67,15 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         let mut run = None;
         if !in_place && io.access != Access::Flush {
             let fair = self.runs_of[usize::from(slot)] <= self.runs.available();
+            let (left, most) = (self.runs.available(), self.runs_most);
+            if left > 0 && !self.requests.shares.may(seat, Scarce::Run, left, most) {
+                return self.drop_frame(shared, frame, Counter::DropShare);
+            }
             let Some(free) = fair.then(|| self.runs.take()).flatten() else {
                 return self.drop_frame(shared, frame, Counter::DropRuns);
             };
             self.runs_of[usize::from(slot)] += 1;
+            self.requests.shares.take(seat, Scarce::Run);
             run = Some(free);
         }
         if let (Some(run), true) = (&mut run, io.access.takes_data()) {
@@ -82,6 +93,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             slot,
             wildcard,
             queue,
+            seat,
             admitted: *admitted,
             ata,
             io,
@@ -136,13 +148,14 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     }
 
     /// Keeps the headers of a copy until the write `first` is answered.
-    fn hang_on(&mut self, shared: &Shared, frame: Frame, asked: &Asked<'_>, first: u32) {
+    fn hang_on(&mut self, shared: &Shared, frame: Frame, asked: &Asked<'_>, first: u32, seat: Seat) {
         let Frame { queue, head, rest } = frame;
         self.recycle_pieces(shared, rest);
         let copy = Request {
             slot: asked.slot,
             wildcard: asked.wildcard,
             queue,
+            seat,
             admitted: *asked.admitted,
             ata: asked.ata,
             io: asked.io,
@@ -335,7 +348,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
 
     /// A command has ended, and its buffer is back: answers it.
     fn give_back(&mut self, shared: &Shared, mut request: Request, buffer: Buffer, outcome: Outcome) {
-        self.release_run(request.slot, &buffer);
+        self.release_run(&request, &buffer);
         let headers = std::mem::replace(&mut request.headers, Headers::InBuffer);
         match (headers, buffer) {
             (Headers::InBuffer, Buffer::Chunk(chunk)) => self.answer(shared, &request, chunk, None, outcome),
@@ -421,10 +434,10 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     }
 
     #[cold]
-    pub(super) fn abandon(&mut self, shared: &Shared, request: Request) {
+    pub(super) fn abandon(&mut self, shared: &Shared, mut request: Request) {
         self.counters.count(Counter::Defects);
-        if let Some(buffer) = request.buffer {
-            self.release_run(request.slot, &buffer);
+        if let Some(buffer) = request.buffer.take() {
+            self.release_run(&request, &buffer);
             self.free_buffer(shared, buffer);
         }
         if let Headers::Beside(chunk) = request.headers {
@@ -432,10 +445,11 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         }
     }
 
-    /// A slot no longer holds the run of a request, if that had one.
-    pub(super) fn release_run(&mut self, slot: u16, buffer: &Buffer) {
-        if let (Buffer::Run(_), Some(runs)) = (buffer, self.runs_of.get_mut(usize::from(slot))) {
+    /// A slot and a host no longer hold the run of a request, if that had one.
+    pub(super) fn release_run(&mut self, request: &Request, buffer: &Buffer) {
+        if let (Buffer::Run(_), Some(runs)) = (buffer, self.runs_of.get_mut(usize::from(request.slot))) {
             *runs = runs.saturating_sub(1);
+            self.requests.shares.give(request.seat, Scarce::Run);
         }
     }
 }

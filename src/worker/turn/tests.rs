@@ -881,6 +881,48 @@ fn a_device_that_hangs_leaves_room_for_the_others() {
 }
 
 #[test]
+fn a_host_leaves_room_for_others_and_then_shares_with_them() {
+    let from = |host: u8, mut frame: Vec<u8>| {
+        frame[11] = host;
+        frame
+    };
+    // Entries of requests are scarce, or runs.
+    for (runs, sectors) in [(64, 2), (16, 8)] {
+        let slots = vec![0; 8];
+        let mut world = World::new(&Shape { requests: 16, runs, slots, ..Shape::default() });
+        world.workers[0].storage_mut().schedule(Schedule::Held);
+        let mut tag = 0;
+        let mut ask = |world: &mut World, host: u8, times: u32| {
+            for _ in 0..times {
+                tag += 1;
+                world.send(0, &from(host, read((tag % 8) as u8, u32::from(host) << 24 | tag, 0, sectors)));
+                world.turn();
+            }
+        };
+        ask(&mut world, 1, 40);
+        // Alone, it has all but an eighth.
+        assert_eq!(world.workers[0].storage_mut().in_flight(), 14, "{sectors}");
+        assert_eq!(world.total(Counter::DropShare), 26);
+        ask(&mut world, 2, 1);
+        assert_eq!(world.workers[0].storage_mut().in_flight(), 15, "another finds room");
+        // Both ask for all they can get, one of them eight times as often, while the disk does one command after the other.
+        for _ in 0..100 {
+            world.workers[0].storage_mut().release(1);
+            ask(&mut world, 1, 8);
+            ask(&mut world, 2, 1);
+        }
+        let served = world.replies(0);
+        let of = |host: u8| served.iter().filter(|reply| reply[5] == host).count();
+        assert_eq!(served.len(), 100);
+        assert!(of(2) >= 25, "the one that asks less had {} of 100, the other {}", of(2), of(1));
+        world.workers[0].storage_mut().schedule(Schedule::InOrder);
+        world.workers[0].storage_mut().release(usize::MAX);
+        world.settle();
+        world.accounted();
+    }
+}
+
+#[test]
 fn of_two_flushes_the_second_waits_for_what_the_first_finds() {
     let mut world = World::new(&Shape::default());
     let storage = world.workers[0].storage_mut();
@@ -931,7 +973,10 @@ fn scarcity_drops_and_counts_and_recovers() {
     let mut world = World::new(&shape);
     world.workers[0].storage_mut().schedule(Schedule::Held);
     for tag in 0..5 {
-        world.send(0, &read(0, tag, 0, 16));
+        // One host does not get all there is.
+        let mut frame = read(0, tag, 0, 16);
+        frame[11] = tag as u8 % 2;
+        world.send(0, &frame);
         world.turn();
     }
     assert_eq!(world.total(Counter::DropRuns), 3);
