@@ -486,3 +486,45 @@ fn a_device_that_hangs_keeps_its_own_slot_from_a_new_start_and_no_other() {
     File::open(&hung).unwrap().read_exact_at(&mut kept, 3 * 512).unwrap();
     assert_eq!(kept, [5; 512]);
 }
+
+// ------------------------------------------------------------------ overload
+
+/// Requests that a report of the bench counts as done.
+fn requests(report: &str) -> u64 {
+    let report: serde_json::Value = serde_json::from_str(report).unwrap_or_else(|e| panic!("{e}\n{report}"));
+    ["reads", "writes"].iter().map(|kind| report[kind]["requests"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn two_hosts_share_the_smallest_pools() {
+    let Some(lab) = bridged() else { return };
+    let second = "link add ini1 mtu 9000 type veth peer name inip1 mtu 9000";
+    lab.ip(End::Initiator, &second.split(' ').collect::<Vec<_>>());
+    lab.ip(End::Initiator, &["link", "set", "inip1", "master", "hub0", "up"]);
+    lab.ip(End::Initiator, &["link", "set", "ini1", "up"]);
+    let mut text = format!(
+        "[[interface]]\nname = \"{TARGET}\"\n[workers]\ncount = 1\n[memory]\nframes-per-queue = 64\nruns-per-worker = 4\n"
+    );
+    for n in 0..4 {
+        let image = lab.image(&format!("disk{n}"), 4 * MIB);
+        text.push_str(&format!("[[slot]]\naddress = \"7.{n}\"\npath = \"{}\"\n", image.display()));
+    }
+    let file = lab.path("shelf.toml");
+    std::fs::write(&file, text).unwrap();
+    let arguments = ["serve".as_ref(), "--config".as_ref(), file.as_os_str()];
+    let server = Server::start_command(&lab, lab.xshelf(End::Target, &arguments));
+    // Small requests: a frame of three pieces finds room less often, whoever sends it.
+    let common =
+        ["--sectors", "4", "--mode", "verify", "--destroy-data", "--seconds", "4", "--deadline", "120"];
+    let load = |arguments: &[&str]| {
+        let all = [&["bench", "--json"], arguments, &common].concat();
+        requests(&run(lab.xshelf(End::Initiator, &all)).well().output)
+    };
+    let (greedy, modest) = std::thread::scope(|scope| {
+        let greedy = scope.spawn(|| load(&["ini0", "7.0", "7.1", "7.2", "--depth", "64"]));
+        let modest = scope.spawn(|| load(&["ini1", "7.3", "--depth", "4"]));
+        (greedy.join().unwrap(), modest.join().unwrap())
+    });
+    println!("{greedy} and {modest} requests\n{}", server.log());
+    ends_well(&lab, server, &[("WARN drop-share: a host has more commands in flight", 1)]);
+}

@@ -19,9 +19,10 @@ pub struct Watch {
 /// Frames that the kernel dropped before any worker saw them, over all sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kernel {
+    /// There was no room on RX.
     ring_full: u64,
-    fill_empty: u64,
-    others: u64,
+    /// There was no chunk on FILL, or the frame was longer than can be.
+    refused: u64,
 }
 
 impl Kernel {
@@ -29,20 +30,17 @@ impl Kernel {
     pub fn of<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>) -> Self {
         sockets.filter_map(|socket| statistics(socket).ok()).fold(Self::default(), |sum, s| Self {
             ring_full: sum.ring_full.wrapping_add(s.rx_ring_full),
-            fill_empty: sum.fill_empty.wrapping_add(s.fill_empty),
-            others: sum.others.wrapping_add(s.rx_dropped),
+            refused: sum.refused.wrapping_add(s.rx_dropped),
         })
     }
 
     fn nonzero(self) -> impl Iterator<Item = (&'static str, u64)> {
-        let all = [(RING_FULL, self.ring_full), (FILL_EMPTY, self.fill_empty), (OTHERS, self.others)];
-        all.into_iter().filter(|(_, n)| *n > 0)
+        [(RING_FULL, self.ring_full), (REFUSED, self.refused)].into_iter().filter(|(_, n)| *n > 0)
     }
 }
 
 const RING_FULL: &str = "kernel-drop-rx-ring";
-const FILL_EMPTY: &str = "kernel-drop-no-frame";
-const OTHERS: &str = "kernel-drop";
+const REFUSED: &str = "kernel-drop-no-memory";
 
 /// What to say of frames that the kernel dropped.
 fn of_kernel(name: &str) -> &'static str {
@@ -51,11 +49,9 @@ fn of_kernel(name: &str) -> &'static str {
             "frames come faster than a worker takes them, so the kernel drops some (hosts repeat them); more workers share \
              the slots, and CPUs of their own make them faster"
         }
-        FILL_EMPTY => {
-            "the kernel found no memory to receive into, so it may have dropped frames (hosts repeat them); raise \
-             memory.frames-per-queue"
+        _ => {
+            "the kernel has no memory to receive into, so it drops frames (hosts repeat them); raise memory.frames-per-queue"
         }
-        _ => "the kernel dropped frames that it could not give us; is the MTU of a host larger than ours?",
     }
 }
 
@@ -139,7 +135,7 @@ pub(super) fn totals(counters: &[Arc<Counters>], kernel: Kernel) -> String {
 mod tests {
     use super::*;
 
-    const NONE: Kernel = Kernel { ring_full: 0, fill_empty: 0, others: 0 };
+    const NONE: Kernel = Kernel { ring_full: 0, refused: 0 };
 
     #[test]
     fn each_reason_is_said_once_over_all_workers_and_what_to_change() {
@@ -167,8 +163,7 @@ mod tests {
         assert!(lines[1].1.starts_with("drop-share: a host has more commands"), "{lines:?}");
         for (kernel, words) in [
             (Kernel { ring_full: 1, ..NONE }, "kernel-drop-rx-ring: frames come faster"),
-            (Kernel { fill_empty: 1, ..NONE }, "raise memory.frames-per-queue"),
-            (Kernel { others: 1, ..NONE }, "kernel-drop: "),
+            (Kernel { refused: 1, ..NONE }, "raise memory.frames-per-queue"),
         ] {
             let lines = look(kernel, 32);
             assert!(lines.len() == 1 && !lines[0].0 && lines[0].1.contains(words), "{lines:?}");
@@ -184,7 +179,7 @@ mod tests {
         counters[1].add(Counter::Received, 3);
         counters[1].add(Counter::DropRunt, 1);
         assert_eq!(totals(&counters, NONE), "received 5, drop-runt 1");
-        let kernel = Kernel { fill_empty: 7, ..NONE };
-        assert_eq!(totals(&counters, kernel), "received 5, drop-runt 1, kernel-drop-no-frame 7");
+        let kernel = Kernel { refused: 7, ..NONE };
+        assert_eq!(totals(&counters, kernel), "received 5, drop-runt 1, kernel-drop-no-memory 7");
     }
 }
