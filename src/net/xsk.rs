@@ -296,10 +296,10 @@ impl Umem {
         &self.region
     }
 
-    /// Closes the first socket, which the memory otherwise keeps open, and its queue bound. For memory that can never be
-    /// given back, because a device that hangs may still write there: sockets of another [`Umem`] can then have the queue.
+    /// Closes the first socket, which the memory otherwise keeps open, and its queue bound, for as long as anybody has a part
+    /// of it; for ever, where a device that hangs may still write there. Sockets of another [`Umem`] can then have the queue.
     ///
-    /// To be called when all queues of the memory have been dropped: they would find a descriptor of something else.
+    /// To be called when the queues of the memory have been dropped: one that is left finds no socket any more.
     ///
     /// # Errors
     /// What the kernel says.

@@ -437,11 +437,10 @@ impl Appliance {
         // Nothing reaches their devices any more but what the kernel has already: without a report it may be anything.
         let held: Vec<Held> =
             ended.held.into_iter().map(|worker| Held::of(worker, &ended.reports, &shared)).collect();
-        if !held.is_empty() {
-            // Their memory stays, and its socket would.
-            if let Err(e) = umem.close_first_socket() {
-                problems.push(format!("cannot let go of a queue: {e}"));
-            }
+        // Whoever still has the memory would keep its queue from the next one: a device that hangs, or somebody who looks at
+        // how it was.
+        if let Err(e) = umem.close_first_socket() {
+            problems.push(format!("cannot let go of a queue: {e}"));
         }
         let mut busy: Vec<_> = ended.reports.iter().flat_map(|report| report.busy.clone()).collect();
         busy.sort_unstable();
