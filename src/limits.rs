@@ -107,8 +107,8 @@ pub const HANDOFF_RING: usize = 1024;
 /// Commands of the appliance that wait for one worker, beside those that concern one slot.
 pub const COMMANDS: usize = 16;
 /// Commands that wait for one worker for each of its slots: that its state is saved, that it has another size, what is
-/// known of its health.
-pub const COMMANDS_PER_SLOT: usize = 3;
+/// known of its health, that its backing is gone, to be let go, or to be replaced.
+pub const COMMANDS_PER_SLOT: usize = 6;
 /// Messages to the thread that keeps slot state, for each slot: a change to keep, and that the one before is in force.
 pub const ERRANDS_PER_SLOT: usize = 2;
 /// Wildcard requests a worker works on at once; beyond it they are dropped and counted.

@@ -15,12 +15,33 @@ use rustix::fs::{FlockOperation, OFlags};
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Most bytes of a file that is read whole; a configuration of 65,000 slots takes less.
 const FILE_BYTES: u64 = 16 << 20;
 
 /// Asks a disk for its health, from a thread that may wait for the answer.
 pub type Examiner = Box<dyn Fn(&Patient) -> Report + Send>;
+
+/// Opens backings, from a thread that may wait for a device.
+pub trait Opener: Send + Sync {
+    /// As [`Keeper::claim`].
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    fn claim(&self, path: &Path, options: Options) -> Result<OwnedFd, OpenError>;
+
+    /// As [`Keeper::open_again`].
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    fn open_again(
+        &self,
+        claimed: BorrowedFd<'_>,
+        path: &Path,
+        options: Options,
+    ) -> Result<OwnedFd, OpenError>;
+}
 
 /// What needs privilege. In-process today ([`DirectKeeper`]); every answer is plain data, a descriptor, or descriptors
 /// with what is known of them, so that a small privileged process can give it as well.
@@ -72,6 +93,9 @@ pub trait Keeper {
     /// [`nic::NicError`]
     fn link(&self, interface: &str) -> Result<nic::Link, nic::NicError>;
 
+    /// Who opens backings that come back.
+    fn opener(&self) -> Arc<dyn Opener>;
+
     /// Who asks disks for their health.
     fn examiner(&self) -> Examiner;
 
@@ -114,6 +138,21 @@ pub trait Keeper {
 /// Does it itself, with the rights of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct DirectKeeper;
+
+impl Opener for DirectKeeper {
+    fn claim(&self, path: &Path, options: Options) -> Result<OwnedFd, OpenError> {
+        device::claim(path, options)
+    }
+
+    fn open_again(
+        &self,
+        claimed: BorrowedFd<'_>,
+        path: &Path,
+        options: Options,
+    ) -> Result<OwnedFd, OpenError> {
+        device::open_again(claimed, path, options)
+    }
+}
 
 impl Keeper for DirectKeeper {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -165,6 +204,10 @@ impl Keeper for DirectKeeper {
 
     fn link(&self, interface: &str) -> Result<nic::Link, nic::NicError> {
         nic::link(interface)
+    }
+
+    fn opener(&self) -> Arc<dyn Opener> {
+        Arc::new(*self)
     }
 
     fn examiner(&self) -> Examiner {

@@ -337,6 +337,20 @@ impl Device {
         Ok(Some(Patient { file: self.file.try_clone()?, tongue }))
     }
 
+    /// A descriptor that holds the claim on it, to open it again by.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn hold(&self) -> io::Result<OwnedFd> {
+        self._claim.as_ref().unwrap_or(&self.file).try_clone()
+    }
+
+    /// What the administrator chose.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
     /// The path it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -532,7 +546,13 @@ impl Gauge {
     /// # Errors
     /// What the kernel says: the device is gone, or the file system failed.
     pub fn size(&self) -> io::Result<u64> {
-        let all = self.options.served(whole(&self.file, self.backing)?);
+        let whole = whole(&self.file, self.backing)?;
+        if whole == 0 && self.backing == Backing::Block {
+            // A device that has vanished has no size any more (block/genhd.c, __blk_mark_disk_dead), nor has one without a
+            // medium; it had one when it was opened.
+            return Err(Errno::NXIO.into());
+        }
+        let all = self.options.served(whole);
         let cut = all % self.grain;
         if cut != self.cut.swap(cut, Ordering::Relaxed) && cut > 0 {
             tracing::warn!(

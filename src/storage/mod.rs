@@ -9,6 +9,7 @@ pub mod device;
 pub mod health;
 mod ioctl;
 pub mod memory;
+pub mod trial;
 pub mod uring;
 
 pub use device::Device;

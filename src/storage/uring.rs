@@ -1313,7 +1313,9 @@ impl Storage for UringStorage {
                 if index >= self.files.len() || self.set_file(index, new.as_fd().as_raw_fd()).is_err() {
                     return Err(Some(new));
                 }
+                self.manners[index] = Manner::of(&new);
                 self.files[index] = Some(new);
+                self.reserve_bounces();
                 Ok(None)
             }
         }

@@ -5,7 +5,7 @@
 
 use crate::shelf::Condition;
 use std::any::Any;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Cell {
     condition: AtomicU64,
     in_flight: AtomicU32,
     waited_ms: AtomicU32,
+    swaps: AtomicU32,
+    bare: AtomicBool,
     inbox: Mutex<Option<Parcel>>,
     outbox: Mutex<Option<Parcel>>,
 }
@@ -64,6 +66,18 @@ impl Cell {
         Duration::from_millis(self.waited_ms.load(Ordering::Relaxed).into())
     }
 
+    /// Whether its worker has let go of its backing, and has no other.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.bare.load(Ordering::Acquire)
+    }
+
+    /// How often its backing was replaced.
+    #[must_use]
+    pub fn swaps(&self) -> u32 {
+        self.swaps.load(Ordering::Acquire)
+    }
+
     /// Lays out what the next command to the worker refers to.
     pub fn bring(&self, parcel: Parcel) {
         *lock(&self.inbox) = Some(parcel);
@@ -85,6 +99,15 @@ impl Cell {
 
     pub(super) fn set_waited(&self, waited: Duration) {
         self.waited_ms.store(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Its backing was replaced, or let go.
+    pub(super) fn swapped(&self, bare: bool) {
+        self.bare.store(bare, Ordering::Release);
+        if !bare {
+            // One writer.
+            self.swaps.store(self.swaps().wrapping_add(1), Ordering::Release);
+        }
     }
 
     pub(super) fn take(&self) -> Option<Parcel> {

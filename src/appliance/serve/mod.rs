@@ -6,6 +6,7 @@
 mod describe;
 mod monitor;
 mod ports;
+mod recovery;
 mod service;
 pub mod slots;
 pub mod start;

@@ -15,12 +15,14 @@ use crate::limits::SECTOR;
 use crate::net::nic::{Link, NicError};
 use crate::protocol::Address;
 use crate::shelf::Health;
+use crate::storage::Failure;
 use crate::storage::device::{Device, Gauge};
 use crate::storage::health::{Condition, Patient, Report};
 use crate::worker::{Control, Shared};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tracing::Level;
 
@@ -29,7 +31,7 @@ const SIZES: Duration = Duration::from_secs(1);
 /// How often disks are asked for their health.
 const HEALTH: Duration = Duration::from_secs(60);
 /// Commands that may wait for a worker before it is given more: its ring has to have room for the answers it waits for.
-const WAITING: usize = 8;
+pub(super) const WAITING: usize = 8;
 
 /// What is said when disks may not be asked.
 const FORBIDDEN: &str = "what disks say of their health is not known, for asking them takes CAP_SYS_RAWIO (NVMe: \
@@ -42,7 +44,7 @@ type Line = (Level, String);
 #[derive(Debug)]
 enum Finding {
     /// Its backing has so many bytes now.
-    Size { slot: usize, bytes: Result<u64, String> },
+    Size { slot: usize, bytes: Result<u64, i32> },
     /// Its disk says this now.
     Health { slot: usize, report: Report },
 }
@@ -64,6 +66,49 @@ struct Seen {
     access: String,
     /// When it came into the condition that it is in.
     since: Instant,
+    /// What happens next, or what to do.
+    next: Option<String>,
+    /// It was said that it cannot be measured.
+    unmeasured: bool,
+    handles: Handles,
+}
+
+/// What a thread looks at, unless it was taken away.
+type Held<T> = Arc<Mutex<Option<T>>>;
+
+/// What the threads have of a backing.
+#[derive(Debug, Default)]
+struct Handles {
+    gauge: Held<Gauge>,
+    patient: Held<Patient>,
+}
+
+impl Handles {
+    /// Gives the threads another backing to look at.
+    fn adopt(&self, device: &Device) -> io::Result<()> {
+        *lock(&self.gauge) = Some(device.gauge()?);
+        *lock(&self.patient) = device.patient()?;
+        Ok(())
+    }
+
+    /// Lets go of the backing; false if a thread still waits for its answer.
+    fn release(&self) -> bool {
+        release(&self.gauge) & release(&self.patient)
+    }
+}
+
+fn lock<T>(held: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
+    // What is in it is whole at any moment.
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn release<T>(held: &Mutex<Option<T>>) -> bool {
+    match held.try_lock() {
+        Ok(mut held) => *held = None,
+        Err(TryLockError::Poisoned(held)) => *held.into_inner() = None,
+        Err(TryLockError::WouldBlock) => return false,
+    }
+    true
 }
 
 /// A port, and what is known of it.
@@ -81,6 +126,8 @@ pub(super) struct Monitor {
     slots: Vec<Seen>,
     ports: Vec<SeenPort>,
     findings: Receiver<Finding>,
+    /// Slots whose backing was found to be gone, by their place in the list, with the errno.
+    vanished: Vec<(usize, i32)>,
     /// It was said that disks may not be asked for their health.
     said_forbidden: bool,
     /// The threads end when these are dropped, or as soon as what they wait for lets them.
@@ -111,8 +158,12 @@ impl Monitor {
         let mut seen = Vec::new();
         for (n, place) in slots.iter().enumerate() {
             let device = place.device;
-            gauges.push((n, device.gauge()?, Ok(device.size())));
-            patients.extend(device.patient()?.map(|patient| (n, patient, Report::default())));
+            let handles = Handles::default();
+            handles.adopt(device)?;
+            if device.patient()?.is_some() {
+                patients.push((n, Arc::clone(&handles.patient), Report::default()));
+            }
+            gauges.push((n, Arc::clone(&handles.gauge), Ok(device.size())));
             let sectors = device.size() / SECTOR as u64;
             seen.push(Seen {
                 address: place.address,
@@ -126,6 +177,9 @@ impl Monitor {
                 durable: device.durability().to_string(),
                 access: device.access().to_string(),
                 since: Instant::now(),
+                next: None,
+                unmeasured: false,
+                handles,
             });
         }
         let mut threads = Vec::new();
@@ -136,7 +190,14 @@ impl Monitor {
             threads.push(thread("xshelf-health", HEALTH, move || ask(&mut patients, &examiner, &found))?);
         }
         let ports = ports.map(|(name, link)| SeenPort { name, link, owing: Vec::new() }).collect();
-        Ok(Self { slots: seen, ports, findings, said_forbidden: false, _threads: threads })
+        Ok(Self {
+            slots: seen,
+            ports,
+            findings,
+            vanished: Vec::new(),
+            said_forbidden: false,
+            _threads: threads,
+        })
     }
 
     /// Looks at the ports (`link` tells of one, by its name), takes what the threads found, tells the workers, and returns what should be logged.
@@ -144,8 +205,11 @@ impl Monitor {
         let mut lines = Vec::new();
         while let Ok(finding) = self.findings.try_recv() {
             match finding {
+                Finding::Size { slot, bytes: Err(errno) } if Failure::Errno(errno).is_gone() => {
+                    self.vanished.push((slot, errno));
+                }
                 Finding::Size { slot, bytes } => {
-                    lines.extend(self.slots.get_mut(slot).map(|s| s.sized(bytes)))
+                    lines.extend(self.slots.get_mut(slot).and_then(|s| s.sized(bytes)))
                 }
                 Finding::Health { report: Report { forbidden: true, .. }, .. } => {
                     if !std::mem::replace(&mut self.said_forbidden, true) {
@@ -186,6 +250,39 @@ impl Monitor {
         lines
     }
 
+    /// Slots whose backing was found to be gone since this was asked last, by their place in the list, with the errno.
+    pub fn vanished(&mut self) -> Vec<(usize, i32)> {
+        std::mem::take(&mut self.vanished)
+    }
+
+    /// Bytes of a slot, as last measured.
+    pub fn bytes(&self, slot: usize) -> u64 {
+        self.slots.get(slot).map_or(0, |seen| seen.sectors * SECTOR as u64)
+    }
+
+    /// Lets go of a slot's backing; false if it has to be tried again, because a thread waits for its answer.
+    pub fn release(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_none_or(|seen| seen.handles.release())
+    }
+
+    /// Watches another backing of a slot from now on, of the same size.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn adopt(&mut self, slot: usize, device: &Device) -> io::Result<()> {
+        let Some(seen) = self.slots.get_mut(slot) else { return Ok(()) };
+        seen.durable = device.durability().to_string();
+        seen.access = device.access().to_string();
+        seen.handles.adopt(device)
+    }
+
+    /// What the status is to say of a slot besides: since when it is in its condition, and what comes next.
+    pub fn remark(&mut self, slot: usize, since: Instant, next: Option<String>) {
+        if let Some(seen) = self.slots.get_mut(slot) {
+            (seen.since, seen.next) = (since, next);
+        }
+    }
+
     /// What the status says of each slot, in order.
     pub fn notes(&self) -> Vec<SlotNote> {
         let note = |seen: &Seen| SlotNote {
@@ -198,7 +295,7 @@ impl Monitor {
                 Health::Failing => "failing",
             },
             since: seen.since,
-            next: None,
+            next: seen.next.clone(),
         };
         self.slots.iter().map(note).collect()
     }
@@ -236,23 +333,28 @@ impl Seen {
     }
 
     /// Notes another size.
-    fn sized(&mut self, bytes: Result<u64, String>) -> Line {
+    fn sized(&mut self, bytes: Result<u64, i32>) -> Option<Line> {
         let (address, path) = (self.address, self.path.display());
         let bytes = match bytes {
             Ok(bytes) => bytes,
-            Err(e) => {
+            Err(errno) => {
+                self.unmeasured = true;
+                let e = io::Error::from_raw_os_error(errno);
                 let text =
                     format!("slot {address}: {path} cannot be measured any more: {e}; check the device");
-                return (Level::ERROR, text);
+                return Some((Level::ERROR, text));
             }
         };
+        let unmeasured = std::mem::take(&mut self.unmeasured);
         let before = std::mem::replace(&mut self.sectors, bytes / SECTOR as u64);
         let now = self.sectors;
         let hint = format!("Linux sees it when e{address} is opened next, or with aoe-revalidate e{address}");
         let line = |what: &str| {
             format!("slot {address}: {path} has {now} sectors now, {before} before{what}; {hint}")
         };
-        match now.cmp(&before) {
+        Some(match now.cmp(&before) {
+            // It was gone, which is told elsewhere.
+            std::cmp::Ordering::Equal if !unmeasured => return None,
             // It could not be measured for a while, and nothing has become of it.
             std::cmp::Ordering::Equal => {
                 (Level::INFO, format!("slot {address}: {path} can be measured again, and has its size"))
@@ -262,7 +364,7 @@ impl Seen {
                 Level::WARN,
                 line(", and hosts that use what was behind get errors; make it longer again if they do"),
             ),
-        }
+        })
     }
 
     /// Notes what its disk says; a line if that is news.
@@ -343,9 +445,10 @@ fn thread(name: &str, period: Duration, mut work: impl FnMut() + Send + 'static)
 }
 
 /// Measures all backings, and tells of those that are not as they were.
-fn measure(gauges: &mut [(usize, Gauge, Result<u64, String>)], found: &Sender<Finding>) {
+fn measure(gauges: &mut [(usize, Held<Gauge>, Result<u64, i32>)], found: &Sender<Finding>) {
     for (slot, gauge, last) in gauges {
-        let now = gauge.size().map_err(|e| e.to_string());
+        let Some(now) = lock(gauge).as_ref().map(Gauge::size) else { continue };
+        let now = now.map_err(|e| e.raw_os_error().unwrap_or(0));
         if now != *last {
             last.clone_from(&now);
             // Nobody listens any more: the end.
@@ -355,9 +458,9 @@ fn measure(gauges: &mut [(usize, Gauge, Result<u64, String>)], found: &Sender<Fi
 }
 
 /// Asks all disks, and tells of those that do not say the same as before.
-fn ask(patients: &mut [(usize, Patient, Report)], examiner: &Examiner, found: &Sender<Finding>) {
+fn ask(patients: &mut [(usize, Held<Patient>, Report)], examiner: &Examiner, found: &Sender<Finding>) {
     for (slot, patient, last) in patients {
-        let now = examiner(patient);
+        let Some(now) = lock(patient).as_ref().map(examiner) else { continue };
         if now != *last {
             last.clone_from(&now);
             let _ = found.send(Finding::Health { slot: *slot, report: now });
@@ -385,6 +488,9 @@ mod tests {
             durable: "yes".to_owned(),
             access: "direct".to_owned(),
             since: Instant::now(),
+            next: None,
+            unmeasured: false,
+            handles: Handles::default(),
         }
     }
 
@@ -414,19 +520,19 @@ mod tests {
     #[test]
     fn a_new_size_is_said_with_the_old_one() {
         let mut slot = seen();
-        let (level, text) = slot.sized(Ok(4096 * 512 + 100));
+        let (level, text) = slot.sized(Ok(4096 * 512 + 100)).unwrap();
         assert_eq!((level, slot.sectors, slot.told_sectors), (Level::INFO, 4096, 2048));
         assert!(
             text.starts_with("slot 7.3: /srv/a has 4096 sectors now, 2048 before; Linux sees it"),
             "{text}"
         );
         assert!(text.contains("aoe-revalidate e7.3"));
-        let (level, text) = slot.sized(Ok(0));
+        let (level, text) = slot.sized(Ok(0)).unwrap();
         assert_eq!((level, slot.sectors), (Level::WARN, 0), "{text}");
-        let (level, text) = slot.sized(Err("Input/output error".into()));
+        let (level, text) = slot.sized(Err(libc::EIO)).unwrap();
         assert_eq!((level, slot.sectors), (Level::ERROR, 0), "what was known holds");
         assert!(text.contains("/srv/a cannot be measured any more: Input/output error"), "{text}");
-        assert_eq!(slot.sized(Ok(0)).0, Level::INFO);
+        assert_eq!(slot.sized(Ok(0)).unwrap().0, Level::INFO);
     }
 
     #[test]
@@ -466,7 +572,8 @@ mod tests {
         std::fs::write(&path, [0; 4096]).unwrap();
         let device = crate::storage::device::open(&path, Default::default()).unwrap();
         let (sender, findings) = channel();
-        let mut gauges = [(5, device.gauge().unwrap(), Ok(device.size()))];
+        let gauge = Arc::new(Mutex::new(Some(device.gauge().unwrap())));
+        let mut gauges = [(5, Arc::clone(&gauge), Ok(device.size()))];
         measure(&mut gauges, &sender);
         assert!(findings.try_recv().is_err());
         set(4096 + 511);
@@ -477,6 +584,11 @@ mod tests {
         measure(&mut gauges, &sender);
         let found: Vec<Finding> = findings.try_iter().collect();
         assert!(matches!(found[..], [Finding::Size { slot: 5, bytes: Ok(8192) }]), "{found:?}");
+        // What was let go is not looked at.
+        assert!(release(&gauge));
+        set(4096);
+        measure(&mut gauges, &sender);
+        assert!(findings.try_recv().is_err());
     }
 
     #[test]
@@ -497,7 +609,8 @@ mod tests {
         let (found, findings) = channel();
         let slots = (0..20).map(|number| Seen { number, worker: WorkerId(1), ..seen() }).collect();
         let ports = vec![SeenPort { name: "p0".into(), link: LINK, owing: vec![] }];
-        let mut monitor = Monitor { slots, ports, findings, said_forbidden: false, _threads: vec![] };
+        let mut monitor =
+            Monitor { slots, ports, findings, vanished: vec![], said_forbidden: false, _threads: vec![] };
         let now = Cell::new(LINK);
         let link = |name: &str| {
             assert_eq!(name, "p0");

@@ -14,6 +14,7 @@ pub use stopped::{Held, Stopped};
 use super::describe::{PortLine, Serving, SlotLine};
 use super::monitor::{Monitor, Place};
 use super::ports::{Fate, Opened, judge};
+use super::recovery::Recovery;
 use super::slots::{self, OpenSlot};
 use super::watch::{self, Kernel, Watch};
 use crate::appliance::check::machine;
@@ -34,12 +35,12 @@ use crate::net::nic::{Facts, NicError};
 use crate::net::steer::{Steer, SteerError};
 use crate::net::xsk::{Pages, Rings, Umem, XskQueue, is_bound};
 use crate::protocol::{Address, Mac};
-use crate::shelf::{Condition, Routes, Why};
+use crate::shelf::{Routes, Why};
 use crate::storage::FileId;
 use crate::storage::device::{self, Device, Durability};
 use crate::storage::uring::UringStorage;
 use crate::worker::{
-    self, Board, Cell, Control, Counters, Crew, Errands, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost,
+    self, Board, Control, Counters, Crew, Errands, Plan, QueuePlace, Seat, Shared, SlotPlan, WorkerPost,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -148,6 +149,7 @@ pub struct Appliance {
     counters: Vec<Arc<Counters>>,
     watch: Watch,
     monitor: Monitor,
+    recovery: Recovery,
     overview: Arc<Overview>,
     guard: Guard,
     /// Requests a worker holds at most.
@@ -235,7 +237,7 @@ impl Appliance {
 
         let serving = serving(&slots, &ports, &topology, &umem);
         let shared = Arc::new(share(layout, &umem, &ports, &topology, &slots)?);
-        let monitor = watch_over(&slots, &ports, &topology, keeper)?;
+        let (monitor, recovery) = watch_over(&slots, &ports, &topology, keeper)?;
         let mut crew = Crew::new(Arc::clone(&shared));
         let states = slots::states(&slots);
         let (errands, clerk) = open_clerk(store, states.witness(masks), &slots, &shared)?;
@@ -301,6 +303,7 @@ impl Appliance {
             counters,
             watch,
             monitor,
+            recovery,
             overview: Arc::new(overview),
             guard,
             requests,
@@ -322,6 +325,7 @@ impl Appliance {
         let trouble = self.ports.iter().filter_map(|port| {
             port.trouble.as_ref().map(|why| format!("{}: nothing is served there: {why}", port.facts.name))
         });
+        let trouble = self.recovery.status().into_iter().chain(trouble);
         trouble.chain(self.guard.status()).chain([self.to_string()]).collect::<Vec<_>>().join("; ")
     }
 
@@ -345,17 +349,7 @@ impl Appliance {
 
     /// Carries an order out, and answers it.
     pub fn obey(&mut self, slot: Address) -> Answer {
-        let place = self.overview.places().iter().find(|place| place.address == slot);
-        let condition = place.and_then(|place| self.overview.cell(place)).map(Cell::condition);
-        match condition {
-            None => Answer::Refused { text: format!("there is no slot {slot} here") },
-            Some(Condition::Serving) => {
-                Answer::Done { text: format!("slot {slot} serves: there is nothing to recover from") }
-            }
-            Some(_) => {
-                Answer::Refused { text: format!("slot {slot} serves again when xshelf is started again") }
-            }
-        }
+        self.recovery.order(slot)
     }
 
     /// Notes how it is.
@@ -378,7 +372,9 @@ impl Appliance {
 
     /// Tells the workers what has changed since the last look, and logs what has come up.
     pub fn look(&mut self, keeper: &dyn Keeper) {
-        for (level, line) in self.monitor.look(&self.shared, |name| keeper.link(name)) {
+        let mut lines = self.monitor.look(&self.shared, |name| keeper.link(name));
+        lines.extend(self.recovery.look(&self.shared, &self.overview, &mut self.monitor));
+        for (level, line) in lines {
             match level {
                 Level::ERROR => tracing::error!("{line}"),
                 Level::WARN => tracing::warn!("{line}"),
@@ -786,7 +782,7 @@ fn watch_over(
     ports: &[OpenPort],
     topology: &Topology,
     keeper: &dyn Keeper,
-) -> Result<Monitor, StartError> {
+) -> Result<(Monitor, Recovery), StartError> {
     let mut numbers = vec![0u16; topology.cpus.len()];
     let places: Vec<Place<'_>> = slots
         .iter()
@@ -800,8 +796,9 @@ fn watch_over(
         })
         .collect();
     let links = ports.iter().map(|port| (port.facts.name.clone(), port.facts.link()));
-    Monitor::start(&places, links, keeper)
-        .map_err(|source| StartError::Descriptors { what: "watch over slots and ports", source })
+    let failed = |source| StartError::Descriptors { what: "watch over slots and ports", source };
+    let monitor = Monitor::start(&places, links, keeper).map_err(failed)?;
+    Ok((monitor, Recovery::start(&places, keeper).map_err(failed)?))
 }
 
 /// The slots of each worker, in the order that [`Routes`] numbers them.

@@ -110,22 +110,25 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
                 },
             };
             let done = back.is_ok();
-            if let (Some(old), Some(cell)) = (back.unwrap_or_else(|new| new), self.board.slot(number)) {
-                cell.give(Box::new(old));
+            if done && serves {
+                self.slots[at].recover();
+                self.announce_slot(shared, at);
             }
-            match (done, serves) {
-                (true, true) => {
-                    self.slots[at].recover();
-                    if let Some(cell) = self.board.slot(number) {
-                        cell.set_condition(Condition::Serving);
-                    }
-                    self.announce_slot(shared, at);
+            if let Some(cell) = self.board.slot(number) {
+                // In this order: who sees the one sees what was before it.
+                cell.set_condition(self.slots[at].condition());
+                if done {
+                    cell.swapped(!serves);
                 }
-                (true, false) => {}
-                (false, _) => tracing::error!(
-                    "slot {}: the kernel does not take another device in its place; xshelf started again does",
-                    self.slots[at].facts().address
-                ),
+                if let Some(old) = back.unwrap_or_else(|new| new) {
+                    cell.give(Box::new(old));
+                }
+            }
+            if !done {
+                let address = self.slots[at].facts().address;
+                tracing::error!(
+                    "slot {address}: the kernel does not change its table of files; it is tried again"
+                );
             }
         }
         self.swaps = self.disks.iter().filter(|disk| disk.swap.is_some()).count();
