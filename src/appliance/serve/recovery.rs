@@ -617,3 +617,102 @@ fn close(parcel: Parcel) {
         tracing::debug!("a backing was closed without a thread of its own: {e}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::appliance::keeper::DirectKeeper;
+    use std::fs::{self, File};
+    use std::path::Path;
+
+    fn image(path: &Path, bytes: u64) {
+        File::create(path).unwrap().set_len(bytes).unwrap();
+    }
+
+    fn open(path: &Path, options: Options) -> Device {
+        device::open(path, options).unwrap()
+    }
+
+    #[test]
+    fn another_disk_is_told_from_the_one_that_was_lost() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (a, b) = (directory.path().join("a"), directory.path().join("b"));
+        image(&a, 1 << 20);
+        image(&b, 1 << 20);
+        let known = Known::of(&open(&a, Options::default()));
+        assert_eq!(known.differs(&open(&a, Options::default())), None);
+        // A file is another one elsewhere: hosts know it by a serial number made of its path.
+        let says = |device: Device| known.differs(&device).unwrap();
+        assert!(says(open(&b, Options::default())).starts_with("it is another disk: its serial number was "));
+        let late = open(&a, Options { write_back: true, ..Options::default() });
+        assert!(says(late).contains("durable was \"yes"), "less is promised");
+        image(&a, 1 << 19);
+        assert_eq!(
+            says(open(&a, Options::default())),
+            "it is not as it was: it had 1048576 bytes and has 524288 now"
+        );
+    }
+
+    #[test]
+    fn what_is_still_held_is_opened_again_and_what_was_let_go_is_claimed_by_its_path() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = directory.path().join("a");
+        image(&path, 1 << 20);
+        let old = open(&path, Options::default());
+        let (known, hold) = (Known::of(&old), old.hold().unwrap());
+        fs::rename(&path, directory.path().join("moved")).unwrap();
+        image(&path, 1 << 20);
+        let inode = |found: Result<Found, TryError>| match found {
+            Ok(Found::Devices(devices)) => match devices[..] {
+                [ref device] => device.identity(),
+                _ => panic!("{} devices", devices.len()),
+            },
+            Ok(Found::Vanished(errno)) => panic!("vanished: {errno}"),
+            Err(e) => panic!("{e}"),
+        };
+        let again = inode(attempt(&DirectKeeper, std::slice::from_ref(&known), Some(&hold)));
+        assert_eq!(again, old.identity(), "the file that was served, wherever it is now");
+        let new = inode(attempt(&DirectKeeper, std::slice::from_ref(&known), None));
+        assert_eq!(new, device::identity(&path).unwrap());
+        assert_ne!(new, again);
+        // Nothing there, and nothing to be read there.
+        fs::remove_file(&path).unwrap();
+        let error = attempt(&DirectKeeper, std::slice::from_ref(&known), None).err().unwrap();
+        assert!(error.to_string().contains(" does not exist") && error.gone().is_none(), "{error}");
+        // Parts of one backing share the claim that one of them makes.
+        image(&path, 1 << 20);
+        let part = |offset, length| {
+            Known::of(&open(&path, Options { offset, length: Some(length), ..Options::default() }))
+        };
+        let sought = [part(0, 4096), part(8192, 4096)];
+        let Ok(Found::Devices(devices)) = attempt(&DirectKeeper, &sought, None) else { panic!() };
+        assert_eq!(devices.iter().map(Device::start).collect::<Vec<_>>(), [0, 8192]);
+        let error = device::open(&path, Options::default()).unwrap_err().to_string();
+        assert!(error.contains("used by another program"), "{error}");
+        drop(devices);
+        open(&path, Options::default());
+    }
+
+    #[test]
+    fn a_search_ends_with_whoever_wants_it() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = directory.path().join("a");
+        image(&path, 1 << 20);
+        let known = Known::of(&open(&path, Options::default()));
+        fs::remove_file(&path).unwrap();
+        let opener: Arc<dyn Opener> = Arc::new(DirectKeeper);
+        let start = || Search::start(&opener, vec![known.clone()], None, Duration::from_millis(1)).unwrap();
+        let search = start();
+        while search.last().is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(search.last().contains("does not exist"), "{}", search.last());
+        let Search { found, _wanted: wanted, .. } = search;
+        drop(wanted);
+        // The thread has the other end of it.
+        assert!(found.recv().is_err());
+        let search = start();
+        image(&path, 1 << 20);
+        assert!(matches!(search.found.recv(), Ok(Found::Devices(devices)) if devices.len() == 1));
+    }
+}

@@ -69,6 +69,8 @@ impl Shelf {
         let _ = fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).unwrap();
         notify.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        // A control socket of its own, unless a test names one: all labs have the same names of interfaces.
+        command.env("RUNTIME_DIRECTORY", lab.path(""));
         command.env("NOTIFY_SOCKET", &path).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
         Self { child, log, before, notify }

@@ -1,0 +1,319 @@
+//! Slots whose disks fail, hang and vanish: what hosts get, what `xshelf status` and the log say, and how they come back. The
+//! slot beside them serves all the time, and nothing that was acknowledged is lost.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use xshelf::appliance::control::report::{Report as Status, SlotReport};
+use xshelf_torment::{Cable, Client, End, FaultDisk, INITIATOR, Lab, Loop, Options, Shelf, program};
+
+/// A guard against hangs, far beyond what anything takes.
+const GUARD: Duration = Duration::from_secs(180);
+const SECTORS: u32 = 2048;
+
+struct World {
+    shelf: Shelf,
+    control: PathBuf,
+    lab: Lab,
+}
+
+impl World {
+    /// A shelf with these slots; the rest is in `lab`.
+    fn new(lab: Lab, slots: &[String]) -> Self {
+        let control = lab.path("control");
+        let mut arguments = vec!["--control".to_owned(), control.display().to_string()];
+        arguments.extend_from_slice(slots);
+        let shelf = Shelf::start(&lab, &program("xshelf", "XSHELF_BIN"), &arguments);
+        Self { shelf, control, lab }
+    }
+
+    fn ask(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(program("xshelf", "XSHELF_BIN"));
+        command.args(arguments).arg("--control").arg(&self.control).output().unwrap()
+    }
+
+    /// What `xshelf status` tells, and its exit code.
+    fn status(&self) -> (Status, i32) {
+        let done = self.ask(&["status", "--json"]);
+        let status = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"));
+        (status, done.status.code().unwrap())
+    }
+
+    fn slot(&self, address: &str) -> SlotReport {
+        let slots = self.status().0.slots;
+        slots.into_iter().find(|slot| slot.address == address).unwrap()
+    }
+
+    /// Waits until a slot is as wanted.
+    #[track_caller]
+    fn until(&self, address: &str, wanted: impl Fn(&SlotReport) -> bool) -> SlotReport {
+        let until = Instant::now() + GUARD;
+        loop {
+            let slot = self.slot(address);
+            if wanted(&slot) {
+                return slot;
+            }
+            assert!(Instant::now() < until, "never: {slot}\n{}", self.shelf.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[track_caller]
+    fn until_condition(&self, address: &str, condition: &str) -> SlotReport {
+        self.until(address, |slot| slot.condition == condition)
+    }
+
+    /// How often it was said in the log.
+    fn said(&self, words: &str) -> usize {
+        self.shelf.said().matches(words).count()
+    }
+
+    /// Waits until it was said so often; the log follows within the shelf's next round.
+    #[track_caller]
+    fn until_said(&self, words: &str, times: usize) {
+        let until = Instant::now() + GUARD;
+        while self.said(words) < times && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(self.said(words), times, "{words}\n{}", self.shelf.said());
+    }
+
+    fn client(&self, address: &str, write_back: bool) -> Client {
+        let addresses = [address.parse().unwrap()];
+        let write_back = if write_back { vec![0] } else { vec![] };
+        let options = Options { sectors: SECTORS, write_back, ..Options::default() };
+        self.lab.within(End::Initiator, move || Client::new(INITIATOR, &addresses, options)).unwrap()
+    }
+}
+
+/// Lets a client write so many more sectors' worth of requests.
+#[track_caller]
+fn write(client: &mut Client, more: u64) {
+    let enough = client.tally().writes + more;
+    let until = Instant::now() + GUARD;
+    client.run_while(|tally| tally.writes < enough && Instant::now() < until).unwrap();
+    assert!(client.tally().writes >= enough, "{:?}", client.tally());
+}
+
+#[track_caller]
+fn clean(client: &mut Client) {
+    let report = client.check_all().unwrap();
+    assert!(report.is_clean() && report.written > 0, "{report}");
+}
+
+/// A lab with a disk that fails, or why there is none.
+fn lab(files: &[&str]) -> Result<(Lab, FaultDisk), String> {
+    if std::fs::metadata("/dev/fuse").is_err() {
+        return Err("no /dev/fuse here".into());
+    }
+    let lab = Lab::new("xshelf-recovery", Cable::default())?;
+    let files: Vec<String> = files.iter().map(|name| format!("{name}={}", SECTORS * 512)).collect();
+    let disk = FaultDisk::mount(&program("faultdisk", "FAULTDISK_BIN"), &lab.path("mnt"), &files)?;
+    Ok((lab, disk))
+}
+
+macro_rules! lab {
+    ($($file:literal),*) => {
+        match lab(&[$($file),*]) {
+            Ok(made) => made,
+            Err(why) => return println!("SKIPPED: {why}"),
+        }
+    };
+}
+
+/// The slot beside the others.
+fn neighbour(lab: &Lab) -> String {
+    format!("7.9={}", lab.image("beside", u64::from(SECTORS) * 512).display())
+}
+
+#[test]
+fn a_disk_that_fails_writes_is_served_again_when_it_takes_them() {
+    let (lab, mut disk) = lab!("disk0", "disk1");
+    let device = Loop::attach(&disk.path("disk1"), true);
+    let slots = [
+        format!("7.0={}", disk.path("disk0").display()),
+        format!("7.1={}", device.path().display()),
+        neighbour(&lab),
+    ];
+    let world = World::new(lab, &slots);
+    let mut beside = world.client("7.9", false);
+    for (address, file) in [("7.0", "disk0"), ("7.1", "disk1")] {
+        let mut client = world.client(address, false);
+        write(&mut client, 200);
+        assert_eq!(world.status().1, 0);
+        disk.tell(&format!("fail {file} write,fsync EIO"));
+        let until = Instant::now() + GUARD;
+        client.run_while(|tally| tally.errors < 20 && Instant::now() < until).unwrap();
+        let slot = world.until(address, |slot| slot.condition == "failed" && slot.next.is_some());
+        assert_eq!(slot.why.as_deref(), Some("a write failed: Input/output error (os error 5)"), "{slot}");
+        assert_eq!(world.status().1, 1);
+        // As long as the disk does not flush, it is not served, however often that is tried.
+        world.until(address, |slot| slot.next.as_ref().is_some_and(|next| next.contains("flushing it: ")));
+        write(&mut beside, 100);
+        assert_eq!(world.slot("7.9").condition, "serving");
+        disk.tell(&format!("heal {file}"));
+        world.until_condition(address, "serving");
+        // What was answered before may still lie in the socket.
+        client.drain().unwrap();
+        let before = client.tally().errors;
+        write(&mut client, 200);
+        assert_eq!(client.tally().errors, before, "it serves as before");
+        clean(&mut client);
+        // Said once, and not for each frame.
+        assert_eq!(world.said(&format!("slot {address}: a write failed: ")), 1, "{}", world.shelf.said());
+        world.until_said(&format!("slot {address}: {} is served again", world.slot(address).path), 1);
+        assert_eq!(world.status().1, 0);
+    }
+    clean(&mut beside);
+    world.shelf.stop();
+}
+
+#[test]
+fn a_write_back_slot_that_failed_waits_for_the_administrator() {
+    let (lab, mut disk) = lab!("disk0");
+    let slots = [format!("7.0={},write-back", disk.path("disk0").display()), neighbour(&lab)];
+    let world = World::new(lab, &slots);
+    let mut client = world.client("7.0", true);
+    write(&mut client, 50);
+    disk.tell("fail disk0 fsync EIO times 1");
+    let until = Instant::now() + GUARD;
+    client.run_while(|tally| tally.errors < 5 && Instant::now() < until).unwrap();
+    let waits =
+        |slot: &SlotReport| slot.next.as_ref().is_some_and(|next| next.contains("`xshelf slot 7.0 recover`"));
+    let slot = world.until("7.0", waits);
+    assert_eq!(
+        (slot.condition.as_str(), slot.why.as_deref()),
+        ("failed", Some("a flush failed: Input/output error (os error 5)"))
+    );
+    // The disk is well again; but what was acknowledged may be lost, and nobody has said that this does not matter.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(world.slot("7.0").condition, "failed");
+    assert_eq!(world.said("it does not recover by itself"), 1, "{}", world.shelf.said());
+    let done = world.ask(&["slot", "7.0", "recover"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    world.until_condition("7.0", "serving");
+    client.drain().unwrap();
+    let before = client.tally().errors;
+    write(&mut client, 100);
+    assert_eq!(client.tally().errors, before);
+    // It holds for one failure, not for the next.
+    disk.tell("fail disk0 fsync EIO times 1");
+    client.run_while(|tally| tally.errors < before + 5 && Instant::now() < until).unwrap();
+    world.until("7.0", waits);
+    world.shelf.stop();
+}
+
+#[test]
+fn a_disk_that_hangs_is_seen_and_its_neighbour_is_served() {
+    let (lab, mut disk) = lab!("disk0");
+    let slots = [format!("7.0={}", disk.path("disk0").display()), neighbour(&lab)];
+    let world = World::new(lab, &slots);
+    let (mut client, mut beside) = (world.client("7.0", false), world.client("7.9", false));
+    write(&mut client, 50);
+    disk.tell("hang disk0");
+    let waiting = std::thread::spawn(move || {
+        write(&mut client, 100);
+        client
+    });
+    let slot = world.until_condition("7.0", "hung");
+    assert!(slot.in_flight > 0 && slot.for_s >= 5, "{slot}");
+    assert_eq!(world.status().1, 1);
+    write(&mut beside, 100);
+    assert_eq!(world.slot("7.9").condition, "serving");
+    world.until_said(" has not answered a command for ", 1);
+    disk.tell("unhang disk0");
+    let mut client = waiting.join().unwrap();
+    world.until_condition("7.0", "serving");
+    world.until_said(" answers again, after ", 1);
+    assert_eq!(world.said(" has not answered a command for "), 1, "{}", world.shelf.said());
+    assert_eq!(client.tally().errors, 0, "nothing was answered falsely");
+    clean(&mut client);
+    clean(&mut beside);
+    world.shelf.stop();
+}
+
+#[test]
+fn a_disk_that_vanishes_is_served_again_when_it_is_back() {
+    let (lab, disk) = lab!("disk0");
+    let mount = disk.path("");
+    // Two slots of one disk, which one claim keeps.
+    let path = disk.path("disk0").display().to_string();
+    let half = SECTORS / 2;
+    let slots = [format!("7.0={path},length={half}s"), format!("7.1={path},offset={half}s"), neighbour(&lab)];
+    let world = World::new(lab, &slots);
+    let mut beside = world.client("7.9", false);
+    // The file system ends under it: every request fails from now on, and there is nothing at the path.
+    drop(disk);
+    for address in ["7.0", "7.1"] {
+        let slot = world.until(address, |slot| {
+            slot.condition == "gone"
+                && slot.next.as_ref().is_some_and(|next| next.contains("it is looked for"))
+        });
+        assert!(slot.why.is_some(), "{slot}");
+    }
+    write(&mut beside, 100);
+    assert_eq!(world.said("its device is gone: "), 2, "{}", world.shelf.said());
+    // Another disk, of half the size, in its place is not taken for it.
+    let binary = program("faultdisk", "FAULTDISK_BIN");
+    let small = FaultDisk::mount(&binary, &mount, &[format!("disk0={}", half * 512)]).unwrap();
+    world.until("7.0", |slot| slot.next.as_ref().is_some_and(|next| next.contains(" bytes")));
+    assert_eq!(world.slot("7.0").condition, "gone");
+    drop(small);
+    let back = FaultDisk::mount(&binary, &mount, &[format!("disk0={}", SECTORS * 512)]).unwrap();
+    for address in ["7.0", "7.1"] {
+        world.until_condition(address, "serving");
+        let addresses = [address.parse().unwrap()];
+        let options = Options { sectors: half, ..Options::default() };
+        let client = world.lab.within(End::Initiator, move || Client::new(INITIATOR, &addresses, options));
+        let mut client = client.unwrap();
+        write(&mut client, 100);
+        assert_eq!(client.tally().errors, 0);
+        clean(&mut client);
+    }
+    world.until_said(" is served again after ", 2);
+    clean(&mut beside);
+    world.shelf.stop();
+    drop(back);
+}
+
+#[test]
+fn a_loop_device_that_loses_its_backing_is_let_go_and_taken_back_under_its_number() {
+    let lab = match Lab::new("xshelf-recovery", Cable::default()) {
+        Ok(lab) => lab,
+        Err(why) => return println!("SKIPPED: {why}"),
+    };
+    let image = lab.image("image", u64::from(SECTORS) * 512);
+    let device = Loop::attach(&image, true);
+    let losetup = |arguments: &[&str]| {
+        let done = Command::new("losetup").args(arguments).output().unwrap();
+        assert!(done.status.success(), "losetup {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    let name = device.path().display().to_string();
+    let slots = [format!("7.0={name}"), neighbour(&lab)];
+    let world = World::new(lab, &slots);
+    let mut client = world.client("7.0", false);
+    write(&mut client, 100);
+    clean(&mut client);
+    // As long as somebody has it open it stays attached. Without a size it is as a disk that was pulled out; and the
+    // kernel detaches it when xshelf lets go of it.
+    losetup(&["--detach", &name]);
+    let file = std::fs::File::options().write(true).open(&image).unwrap();
+    let data = std::fs::read(&image).unwrap();
+    file.set_len(0).unwrap();
+    losetup(&["--set-capacity", &name]);
+    world.until_condition("7.0", "gone");
+    let until = Instant::now() + GUARD;
+    let attached =
+        || std::fs::metadata(format!("/sys/block/{}/loop", name.trim_start_matches("/dev/"))).is_ok();
+    while attached() {
+        assert!(Instant::now() < until, "it is still held\n{}", world.shelf.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(world.slot("7.9").condition, "serving");
+    std::fs::write(&image, &data).unwrap();
+    losetup(&["--direct-io=on", &name, &image.display().to_string()]);
+    world.until_condition("7.0", "serving");
+    write(&mut client, 100);
+    clean(&mut client);
+    world.shelf.stop();
+}
