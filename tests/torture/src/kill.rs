@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 use xshelf::initiator::pattern::Random;
 use xshelf_torment::{Cable, Lab, Options, Shelf};
 
-/// Longest life after READY.
+/// Longest life after the first write that it acknowledged, in milliseconds.
 const LIFE: u64 = 400;
-/// Longest life of one that is killed while it starts: most are ready after that.
+/// Longest life of one that is not waited for, in milliseconds: some are ready by then.
 const YOUTH: u64 = 200;
-/// Of so many, one is killed while it starts.
+/// Of so many, one is not waited for.
 const EARLY: u64 = 8;
 
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Deaths, and those of them before READY.
+    /// Deaths, and those of them that were came before it served.
     pub cycles: u32,
     /// See `cycles`.
     pub early: u32,
-    /// Deaths with acknowledged writes since the one before.
+    /// Deaths of those that had acknowledged writes.
     pub busy: u32,
     /// What the client did.
     pub load: Sofar,
@@ -39,7 +39,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} SIGKILLs in {:.0} s, {} of them before READY, {} with writes acknowledged since the last; \
+            "{} SIGKILLs in {:.0} s, {} of them while it started, {} with writes acknowledged since it served; \
              median start {:.0} ms",
             self.cycles,
             self.seconds,
@@ -88,28 +88,32 @@ pub fn run(common: &Common, cycles: u32) -> Result<Outcome, Failed> {
     };
     let mut load = Load::begin(&lab, &disks.addresses, options, 20_000)?;
     let mut progress = Progress::new();
-    let (mut early, mut busy, mut starts, mut writes) = (0, 0, Vec::new(), 0);
+    let (mut early, mut busy, mut starts, mut writes, mut young) = (0, 0, Vec::new(), 0, false);
     for cycle in 1..=cycles {
-        std::thread::sleep(Duration::from_millis(random.below(LIFE)));
+        std::thread::sleep(Duration::from_millis(random.below(if young { YOUTH } else { LIFE })));
+        let sofar = load.sofar();
+        busy += u32::from(sofar.tally.writes > writes);
+        early += u32::from(!shelf.said().contains(" serving "));
         shelf.kill();
         let spawned = Instant::now();
         shelf = Shelf::spawn(&lab, &common.binary, &arguments);
         // The last one lives.
-        if cycle < cycles && random.below(EARLY) == 0 {
-            std::thread::sleep(Duration::from_millis(random.below(YOUTH)));
-            early += 1;
-        } else {
+        young = cycle < cycles && random.below(EARLY) == 0;
+        if !young {
             shelf.ready()?;
             starts.push(spawned.elapsed().as_secs_f64());
         }
-        let sofar = load.sofar();
-        busy += u32::from(sofar.tally.writes > writes);
-        writes = sofar.tally.writes;
+        writes = load.sofar().tally.writes;
+        // Its life begins with the load.
+        while !young && load.sofar().tally.writes == writes {
+            load = load.still()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
         load = load.still()?;
         progress.say(|| {
             format!(
-                "{cycle} of {cycles} cycles, {writes} writes acknowledged, {} settings, {} resent",
-                sofar.tally.settings, sofar.tally.retransmissions
+                "{cycle} of {cycles} cycles, {} writes acknowledged, {} settings, {} resent",
+                sofar.tally.writes, sofar.tally.settings, sofar.tally.retransmissions
             )
         });
     }

@@ -79,6 +79,10 @@ impl Cgroup {
         let made = fs::create_dir(&path).map_err(|e| format!("no cgroup for memory here: {e}"));
         made.map_err(Failed::Skipped)?;
         let cgroup = Self { path, names };
+        // What is swapped out is not short; one of the two is there.
+        for (name, value) in [("memory.swap.max", "0"), ("memory.swappiness", "0")] {
+            let _ = fs::write(cgroup.path.join(name), value);
+        }
         if cgroup.path.join(names[0]).exists() {
             Ok(cgroup)
         } else {

@@ -100,7 +100,7 @@ pub fn run(common: &Common, options: Options) -> Result<Outcome, Failed> {
     disks.new_device(&lab, 64 << 20);
     let mut random = Random::new(common.seed);
     let mut arguments = disks.arguments.clone();
-    arguments.extend(["--workers", "2"].map(str::to_owned));
+    arguments.extend(["--workers", "2", "--control", "none"].map(str::to_owned));
     let shelf = Shelf::try_start(&lab, &common.binary, &arguments)?;
     let mut outcome = Outcome::default();
     while outcome.seconds < options.seconds {
