@@ -192,7 +192,9 @@ impl Rig {
     /// Lets the client run for a while and cuts the power in the middle of it. Returns what the disk says.
     fn cut(&mut self, client: &mut Client, random: &mut Random) -> Result<String, String> {
         let Some(mut shelf) = self.shelf.take() else { return Err("it does not run".into()) };
-        let load = Duration::from_micros(50_000 + random.below(350_000));
+        // Now and then it comes with the first requests.
+        let longest = if random.below(8) == 0 { 3_000 } else { 400_000 };
+        let load = Duration::from_micros(random.below(longest));
         let dark = Duration::from_micros(random.below(20_000));
         let command = format!("cut {}", random.next() >> 1);
         let disk = &mut self.disk;
