@@ -19,6 +19,7 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xshelf::initiator::pattern::Random;
@@ -192,15 +193,19 @@ impl Rig {
     /// Lets the client run for a while and cuts the power in the middle of it. Returns what the disk says.
     fn cut(&mut self, client: &mut Client, random: &mut Random) -> Result<String, String> {
         let Some(mut shelf) = self.shelf.take() else { return Err("it does not run".into()) };
-        // Now and then it comes with the first requests.
-        let longest = if random.below(8) == 0 { 3_000 } else { 400_000 };
-        let load = Duration::from_micros(random.below(longest));
+        // Counted in answers and not in time, so that a slow machine does as much; now and then it comes with the first.
+        let most = if random.below(8) == 0 { 3 } else { 1200 };
+        let enough = client.tally().writes + random.below(most);
+        let moment = Duration::from_micros(random.below(3_000));
         let dark = Duration::from_micros(random.below(20_000));
         let command = format!("cut {}", random.next() >> 1);
-        let disk = &mut self.disk;
+        let (disk, now) = (&mut self.disk, AtomicBool::new(false));
         let said = thread::scope(|scope| {
             let cutter = scope.spawn(|| {
-                thread::sleep(load);
+                while !now.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_micros(100));
+                }
+                thread::sleep(moment);
                 let said = disk.tell(&command);
                 // The machine is dead from here on; that its CPU runs on for a moment must not matter.
                 thread::sleep(dark);
@@ -208,8 +213,16 @@ impl Rig {
                 disk.tell("on");
                 said
             });
-            client.run_while(|_| !cutter.is_finished()).map_err(|e| e.to_string())?;
-            cutter.join().map_err(|_| "the cut itself failed".to_owned())
+            let run = client.run_while(|tally| {
+                if tally.writes >= enough {
+                    now.store(true, Ordering::Relaxed);
+                }
+                !cutter.is_finished()
+            });
+            now.store(true, Ordering::Relaxed);
+            let said = cutter.join().map_err(|_| "the cut itself failed".to_owned())?;
+            run.map_err(|e| e.to_string())?;
+            Ok::<_, String>(said)
         })?;
         shelf.end();
         client.power_cut().map_err(|e| e.to_string())?;

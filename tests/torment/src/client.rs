@@ -426,7 +426,7 @@ impl Client {
                 self.begin(slot, Ask::Set { kind, value });
                 continue;
             }
-            if lun.write_back && !lun.flushing && self.random.below(200) == 0 {
+            if lun.write_back && !lun.flushing && self.random.below(60) == 0 {
                 lun.flushing = true;
                 let covers = lun.history.begin_flush();
                 self.begin(slot, Ask::Flush { covers });
