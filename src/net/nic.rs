@@ -161,6 +161,19 @@ pub enum NicError {
     },
 }
 
+impl NicError {
+    /// The interface it is about.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        match self {
+            Self::Missing { name, .. }
+            | Self::NotEthernet { name, .. }
+            | Self::Down { name }
+            | Self::Ask { name, .. } => name,
+        }
+    }
+}
+
 struct Others<'a>(&'a [String]);
 
 impl fmt::Display for Others<'_> {

@@ -247,6 +247,24 @@ pub enum SteerError {
     },
 }
 
+impl SteerError {
+    /// The interface it is about.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        match self {
+            Self::NotPermitted { interface, .. }
+            | Self::Load { interface, .. }
+            | Self::Taken { interface, .. }
+            | Self::Mtu { interface, .. }
+            | Self::RefusedAtMtu { interface, .. }
+            | Self::TooFewQueues { interface, .. }
+            | Self::NoNative { interface, .. }
+            | Self::NoSuchQueue { interface, .. }
+            | Self::Kernel { interface, .. } => interface,
+        }
+    }
+}
+
 struct Programs<'a>(&'a [XdpProgram]);
 
 impl fmt::Display for Programs<'_> {

@@ -180,6 +180,30 @@ pub enum XskError {
     },
 }
 
+impl XskError {
+    /// The interface it is about, if it is about one.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::NoInterface { interface }
+            | Self::Busy { interface, .. }
+            | Self::Down { interface }
+            | Self::Unsupported { interface, .. }
+            | Self::Downgraded { interface, .. }
+            | Self::Mixed { interface, .. }
+            | Self::Twice { interface, .. }
+            | Self::Socket { interface, .. } => Some(interface),
+            Self::RingSize(_)
+            | Self::NoChunks
+            | Self::Memory { .. }
+            | Self::MemoryLock { .. }
+            | Self::NotPermitted
+            | Self::NoKernel
+            | Self::Umem { .. } => None,
+        }
+    }
+}
+
 /// What pages the UMEM is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {

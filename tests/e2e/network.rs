@@ -295,6 +295,25 @@ fn of_two_interfaces_one_goes_and_comes_back() {
 }
 
 #[test]
+fn an_interface_that_comes_back_as_something_else_costs_the_others_a_moment_once() {
+    let Some(lab) = bridged() else { return };
+    plug_in(&lab, "tgt1", "02:00:00:00:77:02");
+    let slot = slot("7.0", &lab.image("disk", 8 * MIB));
+    let server = Server::start(&lab, &["--interface", "tgt1", "--mode", "native", &slot]);
+    under_load(&lab, 8, &[], || {
+        lab.ip(End::Target, &["link", "del", "tgt1"]);
+        said(&server, "tgt1: nothing is served there", 1);
+        // Ethernet, but without native XDP.
+        lab.ip(End::Target, &["link", "add", "tgt1", "type", "bridge"]);
+        lab.ip(End::Target, &["link", "set", "tgt1", "up"]);
+        said(&server, "tgt1 is not served on until it can be", 1);
+        said(&server, "started again: serving 7.0", 1);
+        std::thread::sleep(Duration::from_secs(3));
+    });
+    ends_well(&lab, server, &[("started again", 1), ("mode native cannot be had", 1)]);
+}
+
+#[test]
 fn a_signal_ends_it_while_it_waits_for_its_only_interface() {
     let Some(lab) = bridged() else { return };
     let mut server = Server::start(&lab, &[slot("7.0", &lab.image("disk", MIB))]);

@@ -10,6 +10,7 @@
 //! Not here: how an appliance is put together (`start`), or what has become of a port (`ports`).
 //! Invariant: a slot is opened again only when nothing that was sent to its device before can be carried out any more.
 
+use super::slots;
 use super::start::{Appliance, Causes, Held, Past, StartError, obstacles};
 use crate::appliance::config::{Config, Interface, Rivals, Slot};
 use crate::appliance::control::overview::Overview;
@@ -19,8 +20,7 @@ use crate::appliance::notify;
 use crate::frame::WorkerId;
 use crate::net::nic::Facts;
 use crate::protocol::Address;
-use crate::storage::device::Options;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,9 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// After how long a start is tried again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// How often a slot is tried that could not be opened.
+/// After how long a slot or an interface is tried again that is there and could not be had, at first and at most.
 const SLOTS: Duration = Duration::from_secs(30);
+const SELDOM: Duration = Duration::from_secs(1800);
 
 /// What runs.
 enum Now {
@@ -52,6 +53,13 @@ struct LeftOut {
     next: Instant,
 }
 
+/// An interface that is not served on, though it is configured.
+struct Awaited {
+    interface: Interface,
+    /// When to look at it next.
+    next: Instant,
+}
+
 /// The service.
 pub(super) struct Service<'a> {
     config: &'a Config,
@@ -67,7 +75,9 @@ pub(super) struct Service<'a> {
     /// Slots that another target has begun to answer for while they were served: they are not given up.
     contested: BTreeSet<Address>,
     /// Interfaces that could not be served on when it was started again.
-    awaited: Vec<Interface>,
+    awaited: Vec<Awaited>,
+    /// How long is waited now before something is tried again, by its name.
+    pauses: BTreeMap<String, Duration>,
     /// Whether an appliance lost frames.
     defective: bool,
     /// How the last appliance is, or was.
@@ -95,6 +105,7 @@ impl<'a> Service<'a> {
             refused: BTreeSet::new(),
             contested: BTreeSet::new(),
             awaited: Vec::new(),
+            pauses: BTreeMap::new(),
             defective: false,
         })
     }
@@ -119,7 +130,7 @@ impl<'a> Service<'a> {
         let refused: Vec<String> = self.refused.iter().map(Address::to_string).collect();
         let refused = (!refused.is_empty())
             .then(|| format!("not served because another target had the address: {}", refused.join(" ")));
-        let ports: Vec<&str> = self.awaited.iter().map(|interface| interface.name.as_str()).collect();
+        let ports: Vec<&str> = self.awaited.iter().map(|awaited| awaited.interface.name.as_str()).collect();
         let ports = (!ports.is_empty()).then(|| format!("waiting for {}", ports.join(", ")));
         slots.into_iter().chain(refused).chain(ports).collect()
     }
@@ -176,17 +187,17 @@ impl<'a> Service<'a> {
             let slots: Vec<String> = self.held.remove(over).slots.iter().map(Address::to_string).collect();
             return Some(format!("slot {}: the device has answered", slots.join(" ")));
         }
-        let (config, keeper) = (self.config, self.keeper);
-        if let Some(back) = self.awaited.iter().find(|i| usable(i, &config.slots, keeper).is_ok()) {
+        let (config, keeper, now) = (self.config, self.keeper, Instant::now());
+        let mut due =
+            self.awaited.iter().filter(|awaited| awaited.next <= now).map(|awaited| &awaited.interface);
+        if let Some(back) = due.find(|interface| usable(interface, &config.slots, keeper).is_ok()) {
             return Some(format!("{}: it can be served on again", back.name));
         }
-        let now = Instant::now();
         for left in self.left_out.iter_mut().filter(|left| left.next <= now) {
             left.next = now + SLOTS;
-            let Slot { path, read_only, write_back, offset, length, .. } = &left.slot;
-            let (read_only, write_back, offset, length) = (*read_only, *write_back, *offset, *length);
-            if keeper.claim(path, Options { read_only, write_back, offset, length }).is_ok() {
-                return Some(format!("slot {}: {} can be opened again", left.slot.address, path.display()));
+            let slot = &left.slot;
+            if slots::open(std::slice::from_ref(slot), keeper).is_ok() {
+                return Some(format!("slot {}: {} can be opened again", slot.address, slot.path.display()));
             }
         }
         None
@@ -255,21 +266,14 @@ impl<'a> Service<'a> {
 
     fn start_again(&mut self) -> Result<Appliance, StartError> {
         let mut config = self.config.clone();
-        let (mut awaited, mut first) = (Vec::new(), None);
+        let (mut away, mut refused, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         config.interfaces.retain(|interface| match usable(interface, &self.config.slots, self.keeper) {
             Ok(()) => true,
             Err(e) => {
-                awaited.push((interface.clone(), e.to_string()));
-                first.get_or_insert(e);
+                away.push((interface.clone(), e));
                 false
             }
         });
-        match first {
-            Some(e) if config.interfaces.is_empty() => return Err(e),
-            // There may be fewer workers than slots ask for, and to be served by another is better than not at all.
-            Some(_) => config.slots.iter_mut().for_each(|slot| slot.worker = None),
-            None => {}
-        }
         let held: BTreeSet<Address> = self.held.iter().flat_map(|held| held.slots.iter().copied()).collect();
         config.slots.retain(|slot| !held.contains(&slot.address) && !self.refused.contains(&slot.address));
         for slot in config.slots.iter_mut().filter(|slot| self.contested.contains(&slot.address)) {
@@ -277,33 +281,66 @@ impl<'a> Service<'a> {
                 slot.rivals = Rivals::Alarm;
             }
         }
-        let mut closed = Vec::new();
         let appliance = loop {
+            if config.interfaces.is_empty() {
+                return Err(refused
+                    .into_iter()
+                    .chain(away)
+                    .map(|(_, e)| e)
+                    .next()
+                    .unwrap_or(StartError::Unsure));
+            }
             if config.slots.is_empty() {
                 let slots: Vec<String> = self.config.slots.iter().map(|s| s.address.to_string()).collect();
                 return Err(closed.pop().map_or(StartError::AllHeld { slots: slots.join(" ") }, |(_, e)| e));
             }
-            match Appliance::start(&config, self.keeper, &mut self.past) {
+            if config.interfaces.len() < self.config.interfaces.len() {
+                // There may be fewer workers than slots ask for, and to be served by another is better than not at all.
+                config.slots.iter_mut().for_each(|slot| slot.worker = None);
+            }
+            let e = match Appliance::start(&config, self.keeper, &mut self.past) {
                 Ok(appliance) => break appliance,
-                Err(StartError::Slot(e)) => {
-                    let Some(at) = config.slots.iter().position(|slot| slot.address == e.address()) else {
-                        return Err(e.into());
-                    };
-                    closed.push((config.slots.remove(at), StartError::Slot(e)));
+                Err(e) => e,
+            };
+            // The others can do without it.
+            if let StartError::Slot(slot) = &e {
+                let address = slot.address();
+                if let Some(at) = config.slots.iter().position(|slot| slot.address == address) {
+                    closed.push((config.slots.remove(at), e));
+                    continue;
                 }
-                Err(e) => return Err(e),
+            }
+            let named = |interface: &Interface| e.interface() == Some(interface.name.as_str());
+            match config.interfaces.iter().position(named) {
+                Some(at) if config.interfaces.len() > 1 => refused.push((config.interfaces.remove(at), e)),
+                _ => return Err(e),
             }
         };
-        let next = Instant::now() + SLOTS;
+        // A slot or an interface that is there and cannot be had is not worth a pause of the others again and again.
+        let mut pauses = BTreeMap::new();
         for (slot, e) in closed {
             tracing::error!("{}; the slot is not served until it can be opened", Causes(&e));
+            let next = self.next_try(&mut pauses, slot.address.to_string());
             self.left_out.push(LeftOut { slot, next });
         }
-        for (interface, why) in awaited {
-            tracing::error!("{why}; {} is not served on until then", interface.name);
-            self.awaited.push(interface);
+        for (interface, e) in refused {
+            tracing::error!("{}; {} is not served on until it can be", Causes(&e), interface.name);
+            let next = self.next_try(&mut pauses, interface.name.clone());
+            self.awaited.push(Awaited { interface, next });
         }
+        for (interface, e) in away {
+            tracing::error!("{}; {} is not served on until then", Causes(&e), interface.name);
+            self.awaited.push(Awaited { interface, next: Instant::now() });
+        }
+        self.pauses = pauses;
         Ok(appliance)
+    }
+
+    /// When to try something again that could not be had: after twice the time of before.
+    fn next_try(&self, pauses: &mut BTreeMap<String, Duration>, what: String) -> Instant {
+        let pause = self.pauses.get(&what).map_or(SLOTS, |before| (*before * 2).min(SELDOM));
+        pauses.insert(what, pause);
+        Instant::now() + pause
     }
 
     /// Ends it; says whether all was well to the end.

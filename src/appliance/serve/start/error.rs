@@ -220,6 +220,25 @@ impl fmt::Display for Causes<'_> {
 }
 
 impl StartError {
+    /// The interface without which it might start, if there is one.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::Nic(e) => Some(e.interface()),
+            Self::Mtu { interface, .. }
+            | Self::StripsVlan { interface, .. }
+            | Self::NoSuchQueue { interface, .. }
+            | Self::NoTransmitQueue { interface, .. }
+            | Self::Mixed { second: interface, .. }
+            | Self::Ladder(LadderError::Exhausted { interface, .. }) => Some(interface),
+            Self::Ladder(LadderError::Fatal(EstablishError::Steer(e))) | Self::Steer(e) => {
+                Some(e.interface())
+            }
+            Self::Ladder(LadderError::Fatal(EstablishError::Xsk(e))) | Self::Xsk(e) => e.interface(),
+            _ => None,
+        }
+    }
+
     /// The exit code for it: what another configuration would mend is [`Exit::Usage`], and so systemd does not try
     /// again; what the machine may offer a moment later is [`Exit::Environment`].
     pub fn exit(&self) -> Exit {
