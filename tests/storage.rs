@@ -1300,6 +1300,18 @@ fn parts_of_units_are_written_without_touching_the_rest() {
             let text = odd.access().to_string();
             assert!(text.contains("4096") && text.contains("no multiple"), "{text}");
         }
+        // One that grows by more than whole units is served as far as those go.
+        let mut rig = Ring::open(&region, 4, &path, READ_WRITE);
+        let gauge = rig.device().gauge().unwrap();
+        assert!(rig.truncate(SIZE as u64 + 4096 + 512));
+        assert_eq!(gauge.size().unwrap(), SIZE as u64 + 4096);
+        rig.ring.resized(FILE, SIZE as u64 + 4096 + 512);
+        for (offset, want) in [(SIZE + 3584, Ok(())), (SIZE + 4096, Err(Failure::Short))] {
+            let buffer = stock.chunk();
+            let done = rig.one(job(0, Verb::Write, offset as u64, buffer, 512, 512));
+            assert_eq!(done.result, want, "{offset}");
+            stock.put(done.buffer);
+        }
     });
 }
 
