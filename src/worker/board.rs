@@ -110,7 +110,9 @@ impl Cell {
         }
     }
 
-    pub(super) fn take(&self) -> Option<Parcel> {
+    /// Takes what was laid out for the worker, who has not taken it yet, or is the worker.
+    #[must_use]
+    pub fn take(&self) -> Option<Parcel> {
         lock(&self.inbox).take()
     }
 

@@ -89,6 +89,8 @@ struct Core<Q: Queue, S: Storage> {
     disks: Vec<Disk>,
     /// How many disks are to be replaced or let go.
     swaps: usize,
+    /// Whether one of those may have nothing in flight any more.
+    swap_due: bool,
     /// When to look for how long the disks have had their commands.
     next_look: Duration,
     lanes: Vec<Lane<Q>>,
@@ -169,6 +171,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             board: Arc::new(Board::new(slots.len())),
             disks: slots.iter().map(Disk::new).collect(),
             swaps: 0,
+            swap_due: false,
             next_look: Duration::ZERO,
             runs_of: vec![0; slots.len()],
             changes: slots.iter().map(|_| Changes::default()).collect(),
@@ -354,7 +357,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             self.storage.turn();
             busy = true;
         }
-        if self.swaps > 0 {
+        if self.swap_due {
             self.swap_disks(shared);
         }
         if self.now >= self.next_look {

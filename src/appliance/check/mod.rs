@@ -5,6 +5,7 @@
 //! although it may not be meant. What only root could tell is a warning for others.
 
 pub mod backing;
+mod control;
 pub mod interface;
 pub mod machine;
 mod state;
@@ -151,6 +152,7 @@ fn judge_machine(config: &Config, machine: &Machine, mistakes: &mut Mistakes) {
     }
     backing::judge_shared(&found, mistakes);
     state::judge(config, root, mistakes);
+    control::judge(config, mistakes);
 
     let cores = topology::cores(&config.workers.cores, &machine.cpus);
     if let Err(e) = &cores {

@@ -139,6 +139,8 @@ struct Search {
     found: Receiver<Found>,
     /// Why the last try failed.
     last: Arc<Mutex<String>>,
+    /// Bytes of the first that is sought.
+    size: u64,
     _wanted: Sender<()>,
 }
 
@@ -154,6 +156,7 @@ impl Search {
         let (wanted, unwanted) = channel();
         let last = Arc::new(Mutex::new(String::new()));
         let (opener, shown) = (Arc::clone(opener), Arc::clone(&last));
+        let size = sought.first().map_or(0, |known| known.size);
         std::thread::Builder::new().name("xshelf-recover".into()).spawn(move || {
             let mut pause = pause;
             while unwanted.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
@@ -168,7 +171,7 @@ impl Search {
                 pause = (pause * 2).clamp(PAUSES.0, PAUSES.1);
             }
         })?;
-        Ok(Self { found, last, _wanted: wanted })
+        Ok(Self { found, last, size, _wanted: wanted })
     }
 
     fn last(&self) -> String {
@@ -456,6 +459,8 @@ impl Recovery {
                 }
             }
             Stage::Well | Stage::Waiting | Stage::Out => {}
+            // It has grown or shrunk, which is known by now and no reason to wait.
+            Stage::Searching(search) if search.size != monitor.bytes(at) => case.stage = Stage::Well,
             Stage::Searching(search) => match search.found.try_recv() {
                 Ok(Found::Devices(devices)) => found = Some((vec![at], devices)),
                 Ok(Found::Vanished(errno)) => self.vanish(at, Why { tried: Tried::Reopen, errno }),
@@ -464,6 +469,8 @@ impl Recovery {
             },
             Stage::Leaving(why, told) => {
                 let out = monitor.release(at);
+                // It was about to get another one, which is gone as well.
+                let _ = cell.take().map(close);
                 if !matches!(case.condition, Condition::Gone(_)) {
                     tell(shared, worker, Control::Gone { slot, why: *why });
                 }

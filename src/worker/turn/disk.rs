@@ -335,6 +335,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             self.answer_at_once(shared, copy, outcome);
         }
         self.post_in_flight(number);
+        self.swap_due |= self.swaps > 0;
     }
 
     /// Whether a TRIM has ranges left. `buffer` holds its pages.

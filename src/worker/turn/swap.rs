@@ -76,9 +76,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
 
     /// The backing of a slot is to be changed, as soon as nothing is in flight there.
     pub(super) fn plan_swap(&mut self, slot: u16, swap: Option<Swap>) {
-        let (Some(disk), Some(swap)) = (self.disks.get_mut(usize::from(slot)), swap) else {
-            return self.counters.count(Counter::Defects);
-        };
+        // Without one: whoever brought it has taken it back.
+        let (Some(disk), Some(swap)) = (self.disks.get_mut(usize::from(slot)), swap) else { return };
+        self.swap_due = true;
         // What was planned before and not done yet is not wanted any more.
         if let Some(Swap::Replace(unused)) = disk.swap.replace(swap) {
             if let Some(cell) = self.board.slot(slot) {
@@ -91,6 +91,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     /// Changes the backings that are to be changed, where nothing is in flight.
     #[cold]
     pub(super) fn swap_disks(&mut self, shared: &Shared) {
+        self.swap_due = false;
         for at in 0..self.disks.len() {
             // A slot is named by 16 bits.
             let number = at as u16;

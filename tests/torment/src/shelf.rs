@@ -22,6 +22,8 @@ pub struct Shelf {
     /// Bytes of the log that others wrote before.
     before: usize,
     notify: UnixDatagram,
+    /// What it told the service manager of its status, as far as that was read.
+    status: String,
 }
 
 impl Shelf {
@@ -73,7 +75,7 @@ impl Shelf {
         command.env("RUNTIME_DIRECTORY", lab.path(""));
         command.env("NOTIFY_SOCKET", &path).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
-        Self { child, log, before, notify }
+        Self { child, log, before, notify, status: String::new() }
     }
 
     /// Waits until it says READY.
@@ -97,6 +99,18 @@ impl Shelf {
             }
             assert!(Instant::now() < until, "it does not become ready\n{}", self.log());
         }
+    }
+
+    /// The status that it told the service manager last.
+    pub fn status(&mut self) -> &str {
+        let mut buffer = [0; 65536];
+        while let Ok(n) = self.notify.recv(&mut buffer) {
+            let message = String::from_utf8_lossy(&buffer[..n]);
+            if let Some(status) = message.lines().find_map(|line| line.strip_prefix("STATUS=")) {
+                status.clone_into(&mut self.status);
+            }
+        }
+        &self.status
     }
 
     /// Its process.

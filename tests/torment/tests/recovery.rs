@@ -68,6 +68,15 @@ impl World {
         self.shelf.said().matches(words).count()
     }
 
+    /// Waits until the service manager has been told such a status.
+    #[track_caller]
+    fn until_status(&mut self, wanted: impl Fn(&str) -> bool) {
+        let until = Instant::now() + GUARD;
+        while !wanted(self.shelf.status()) {
+            assert!(Instant::now() < until, "never: {}", self.shelf.status());
+        }
+    }
+
     /// Waits until it was said so often; the log follows within the shelf's next round.
     #[track_caller]
     fn until_said(&self, words: &str, times: usize) {
@@ -207,7 +216,7 @@ fn a_write_back_slot_that_failed_waits_for_the_administrator() {
 fn a_disk_that_hangs_is_seen_and_its_neighbour_is_served() {
     let (lab, mut disk) = lab!("disk0");
     let slots = [format!("7.0={}", disk.path("disk0").display()), neighbour(&lab)];
-    let world = World::new(lab, &slots);
+    let mut world = World::new(lab, &slots);
     let (mut client, mut beside) = (world.client("7.0", false), world.client("7.9", false));
     write(&mut client, 50);
     disk.tell("hang disk0");
@@ -221,10 +230,12 @@ fn a_disk_that_hangs_is_seen_and_its_neighbour_is_served() {
     write(&mut beside, 100);
     assert_eq!(world.slot("7.9").condition, "serving");
     world.until_said(" has not answered a command for ", 1);
+    world.until_status(|status| status.starts_with("SLOTS IN TROUBLE: 7.0 hung; serving 7.0 7.9 "));
     disk.tell("unhang disk0");
     let mut client = waiting.join().unwrap();
     world.until_condition("7.0", "serving");
     world.until_said(" answers again, after ", 1);
+    world.until_status(|status| status.starts_with("serving 7.0 7.9 "));
     assert_eq!(world.said(" has not answered a command for "), 1, "{}", world.shelf.said());
     assert_eq!(client.tally().errors, 0, "nothing was answered falsely");
     clean(&mut client);
