@@ -317,7 +317,7 @@ pub struct Device {
     size: u64,
     access: Access,
     durability: Durability,
-    flag_ignored: bool,
+    flag_doubted: bool,
     logical_block: u32,
     physical_block: u32,
     misalignment: u32,
@@ -457,23 +457,25 @@ impl Device {
     /// The flags of a write (`rw_flags` of pwritev2(2)); `through` when it must be durable whatever was chosen.
     #[must_use]
     pub fn write_flags(&self, through: bool) -> i32 {
-        if self.flag_ignored { 0 } else { self.durability.write_flags(through) }
+        if self.flag_doubted { 0 } else { self.durability.write_flags(through) }
     }
 
-    /// Whether a write is followed by a flush before it is done, since its flags do not make it durable.
+    /// Whether a write is followed by a flush before it is done, since nobody knows that its flag makes it durable.
     ///
-    /// For a file of FUSE that its server serves around the page cache (FOPEN_DIRECT_IO) Linux syncs nothing behind a
-    /// write with RWF_DSYNC: it tells the server the flag and leaves it at that (fs/fuse/file.c, fuse_direct_write_iter).
-    /// Servers that pass writes on to another file do not look at it. How a file is served cannot be seen from here.
+    /// A file system has to heed RWF_DSYNC itself, and some do not in all their ways to write. FUSE only tells its server
+    /// the flag where that serves a file around the page cache (fs/fuse/file.c, fuse_direct_write_iter), and servers that
+    /// pass writes on do not look at it. 9p, SMB and others without cache do nothing about it at all (fs/netfs/direct_write.c,
+    /// netfs_unbuffered_write_iter). Layers such as overlayfs are as good as what is below. Which way it goes cannot be
+    /// seen from here.
     #[must_use]
     pub fn write_needs_flush(&self, through: bool) -> bool {
-        self.flag_ignored && self.durability.write_flags(through) != 0
+        self.flag_doubted && self.durability.write_flags(through) != 0
     }
 
-    /// As a file of FUSE.
+    /// As a file of a file system that is not known to heed RWF_DSYNC.
     #[cfg(test)]
-    pub(super) fn ignore_flags(&mut self) {
-        self.flag_ignored = true;
+    pub(super) fn doubt_flags(&mut self) {
+        self.flag_doubted = true;
     }
 
     /// Bytes of the smallest unit the device addresses; 512 for a file.
@@ -786,7 +788,7 @@ fn measure_with(
         size,
         access,
         durability,
-        flag_ignored: backing == Backing::File && magic(&file_system) == FUSE,
+        flag_doubted: backing == Backing::File && !HEEDS_DSYNC.contains(&magic(&file_system)),
         logical_block,
         physical_block,
         misalignment,
@@ -843,8 +845,8 @@ const MEMORY: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 /// File systems whose O_DIRECT wants what the disk below wants, should they not say so: ext2/3/4, XFS.
 const KNOWN_GOOD: [u32; 2] = [0xef53, 0x5846_5342];
 
-/// FUSE, and virtiofs with it (statfs(2)).
-const FUSE: u32 = 0x6573_5546;
+/// File systems that sync behind every write with RWF_DSYNC (statfs(2)): ext2/3/4, XFS, Btrfs, F2FS, NFS, ZFS.
+const HEEDS_DSYNC: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x6969, 0x2fc1_2fc1];
 
 /// Whether a file or directory lies in memory, and is gone after a reboot; not, if the kernel does not say.
 #[must_use]
