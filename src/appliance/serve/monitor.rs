@@ -1,8 +1,8 @@
 //! Notices what changes while it is served: the size and the health of backings, MTU and carrier of ports. The
 //! workers are told, and so is the log.
 //!
-//! Not here: what a worker makes of it (it announces and answers by it), counters (`watch`), or ports that have to be opened again (`ports`). Changes between two looks
-//! that undo each other are not noticed.
+//! Not here: what a worker makes of it (it announces and answers by it), counters (`watch`), or ports that have to be
+//! opened again (`ports`). Changes between two looks that undo each other are not noticed.
 //! Invariant: nothing that a device or file system may keep waiting runs in the caller's thread; and what a worker has no
 //! room for is told with a later look, never forgotten.
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use xshelf::appliance::control::report::{Report as Status, SlotReport};
-use xshelf_torment::{Cable, Client, End, FaultDisk, INITIATOR, Lab, Loop, Options, Shelf, program};
+use xshelf_torment::{Cable, Client, End, FaultDisk, INITIATOR, Lab, Loop, Options, Shelf, TARGET, program};
 
 /// A guard against hangs, far beyond what anything takes.
 const GUARD: Duration = Duration::from_secs(180);
@@ -326,5 +326,27 @@ fn a_loop_device_that_loses_its_backing_is_let_go_and_taken_back_under_its_numbe
     world.until_condition("7.0", "serving");
     write(&mut client, 100);
     clean(&mut client);
+    world.shelf.stop();
+}
+
+#[test]
+fn a_slot_that_failed_has_failed_still_after_a_new_start_in_place() {
+    let (lab, mut disk) = lab!("disk0");
+    let slots = [format!("7.0={}", disk.path("disk0").display()), neighbour(&lab)];
+    let world = World::new(lab, &slots);
+    let mut client = world.client("7.0", false);
+    write(&mut client, 50);
+    disk.tell("fail disk0 write,fsync EIO");
+    let until = Instant::now() + GUARD;
+    client.run_while(|tally| tally.errors < 5 && Instant::now() < until).unwrap();
+    let before = world.until_condition("7.0", "failed");
+    // Another address of its port asks for that.
+    world.lab.ip(End::Target, &["link", "set", TARGET, "address", "02:00:00:00:be:ef"]);
+    world.until_said("started again: ", 1);
+    let after = world.slot("7.0");
+    assert_eq!((&after.condition, &after.why), (&before.condition, &before.why), "{after}");
+    assert_eq!(world.slot("7.9").condition, "serving");
+    disk.tell("heal disk0");
+    world.until_condition("7.0", "serving");
     world.shelf.stop();
 }
