@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use xshelf::appliance::control::report::{Report as Status, SlotReport};
 use xshelf_torment::{Cable, Client, End, FaultDisk, INITIATOR, Lab, Loop, Options, Shelf, TARGET, program};
@@ -14,17 +15,17 @@ const SECTORS: u32 = 2048;
 struct World {
     shelf: Shelf,
     control: PathBuf,
-    lab: Lab,
+    lab: Rc<Lab>,
 }
 
 impl World {
-    /// A shelf with these slots; the rest is in `lab`.
-    fn new(lab: Lab, slots: &[String]) -> Self {
+    /// A shelf with these slots; the rest is in `lab`, which ends after the disks that are mounted in it.
+    fn new(lab: &Rc<Lab>, slots: &[String]) -> Self {
         let control = lab.path("control");
         let mut arguments = vec!["--control".to_owned(), control.display().to_string()];
         arguments.extend_from_slice(slots);
-        let shelf = Shelf::start(&lab, &program("xshelf", "XSHELF_BIN"), &arguments);
-        Self { shelf, control, lab }
+        let shelf = Shelf::start(lab, &program("xshelf", "XSHELF_BIN"), &arguments);
+        Self { shelf, control, lab: Rc::clone(lab) }
     }
 
     fn ask(&self, arguments: &[&str]) -> std::process::Output {
@@ -111,14 +112,14 @@ fn clean(client: &mut Client) {
 }
 
 /// A lab with a disk that fails, or why there is none.
-fn lab(files: &[&str]) -> Result<(Lab, FaultDisk), String> {
+fn lab(files: &[&str]) -> Result<(Rc<Lab>, FaultDisk), String> {
     if std::fs::metadata("/dev/fuse").is_err() {
         return Err("no /dev/fuse here".into());
     }
     let lab = Lab::new("xshelf-recovery", Cable::default())?;
     let files: Vec<String> = files.iter().map(|name| format!("{name}={}", SECTORS * 512)).collect();
     let disk = FaultDisk::mount(&program("faultdisk", "FAULTDISK_BIN"), &lab.path("mnt"), &files)?;
-    Ok((lab, disk))
+    Ok((Rc::new(lab), disk))
 }
 
 macro_rules! lab {
@@ -144,7 +145,7 @@ fn a_disk_that_fails_writes_is_served_again_when_it_takes_them() {
         format!("7.1={}", device.path().display()),
         neighbour(&lab),
     ];
-    let world = World::new(lab, &slots);
+    let world = World::new(&lab, &slots);
     let mut beside = world.client("7.9", false);
     for (address, file) in [("7.0", "disk0"), ("7.1", "disk1")] {
         let mut client = world.client(address, false);
@@ -181,7 +182,7 @@ fn a_disk_that_fails_writes_is_served_again_when_it_takes_them() {
 fn a_write_back_slot_that_failed_waits_for_the_administrator() {
     let (lab, mut disk) = lab!("disk0");
     let slots = [format!("7.0={},write-back", disk.path("disk0").display()), neighbour(&lab)];
-    let world = World::new(lab, &slots);
+    let world = World::new(&lab, &slots);
     let mut client = world.client("7.0", true);
     write(&mut client, 50);
     disk.tell("fail disk0 fsync EIO times 1");
@@ -216,7 +217,7 @@ fn a_write_back_slot_that_failed_waits_for_the_administrator() {
 fn a_disk_that_hangs_is_seen_and_its_neighbour_is_served() {
     let (lab, mut disk) = lab!("disk0");
     let slots = [format!("7.0={}", disk.path("disk0").display()), neighbour(&lab)];
-    let mut world = World::new(lab, &slots);
+    let mut world = World::new(&lab, &slots);
     let (mut client, mut beside) = (world.client("7.0", false), world.client("7.9", false));
     write(&mut client, 50);
     disk.tell("hang disk0");
@@ -251,7 +252,7 @@ fn a_disk_that_vanishes_is_served_again_when_it_is_back() {
     let path = disk.path("disk0").display().to_string();
     let half = SECTORS / 2;
     let slots = [format!("7.0={path},length={half}s"), format!("7.1={path},offset={half}s"), neighbour(&lab)];
-    let world = World::new(lab, &slots);
+    let world = World::new(&lab, &slots);
     let mut beside = world.client("7.9", false);
     // The file system ends under it: every request fails from now on, and there is nothing at the path.
     drop(disk);
@@ -290,7 +291,7 @@ fn a_disk_that_vanishes_is_served_again_when_it_is_back() {
 #[test]
 fn a_loop_device_that_loses_its_backing_is_let_go_and_taken_back_under_its_number() {
     let lab = match Lab::new("xshelf-recovery", Cable::default()) {
-        Ok(lab) => lab,
+        Ok(lab) => Rc::new(lab),
         Err(why) => return println!("SKIPPED: {why}"),
     };
     let image = lab.image("image", u64::from(SECTORS) * 512);
@@ -301,7 +302,7 @@ fn a_loop_device_that_loses_its_backing_is_let_go_and_taken_back_under_its_numbe
     };
     let name = device.path().display().to_string();
     let slots = [format!("7.0={name}"), neighbour(&lab)];
-    let world = World::new(lab, &slots);
+    let world = World::new(&lab, &slots);
     let mut client = world.client("7.0", false);
     write(&mut client, 100);
     clean(&mut client);
@@ -333,7 +334,7 @@ fn a_loop_device_that_loses_its_backing_is_let_go_and_taken_back_under_its_numbe
 fn a_slot_that_failed_has_failed_still_after_a_new_start_in_place() {
     let (lab, mut disk) = lab!("disk0");
     let slots = [format!("7.0={}", disk.path("disk0").display()), neighbour(&lab)];
-    let world = World::new(lab, &slots);
+    let world = World::new(&lab, &slots);
     let mut client = world.client("7.0", false);
     write(&mut client, 50);
     disk.tell("fail disk0 write,fsync EIO");
