@@ -82,8 +82,8 @@ pub enum Failure {
     /// The kernel said so; the value is the errno.
     #[error("{}", std::io::Error::from_raw_os_error(*.0))]
     Errno(i32),
-    /// A discard is not done, or not durable, and more than its range may be lost: the flush behind it failed, or the
-    /// writing of a unit of which only a part was to be freed. The value is the errno.
+    /// The flush behind a write or discard failed, or the writing of a unit of which only a part was to be discarded: more
+    /// than the job's own bytes may be lost. The value is the errno.
     #[error("making it durable: {}", std::io::Error::from_raw_os_error(*.0))]
     Unsynced(i32),
     /// Nothing was written, because the rest of the unit that the device writes as a whole could not be read; the value is

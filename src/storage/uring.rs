@@ -829,10 +829,10 @@ impl UringStorage {
         let gone = device.is_some_and(Device::has_vanished);
         let failure = if gone { Failure::Errno(libc::ENODEV) } else { failure };
         let failure = match (slot.step, Some(job.verb), failure) {
-            // What is stored holds bytes of others beside those that are discarded.
-            (Step::Flush | Step::Store, Some(Verb::Discard), Failure::Errno(errno)) => {
-                Failure::Unsynced(errno)
-            }
+            // A flush tells of all that was written, and what is stored holds bytes of others beside those that are
+            // discarded: no room there is more than no room for this job.
+            (Step::Flush, _, Failure::Errno(errno))
+            | (Step::Store, Some(Verb::Discard), Failure::Errno(errno)) => Failure::Unsynced(errno),
             (Step::Load, Some(Verb::Write | Verb::WriteThrough), Failure::Errno(errno)) => {
                 Failure::Unread(errno)
             }
@@ -924,8 +924,10 @@ impl UringStorage {
             // Freeing a range is no write to the kernel: there is no flag that makes it durable with it, neither the
             // journal's record of a hole nor what a device has in its cache. Not linked to the discard as a second
             // submission: each job has one on its way at most, and a flush needs no sending when the discard failed.
-            None if pieces[usize::from(MIDDLE)].len > 0
-                && device.is_some_and(|d| d.durability().discard_needs_flush()) =>
+            None if device.is_some_and(|d| {
+                let freed = pieces[usize::from(MIDDLE)].len > 0;
+                d.durability().discard_needs_flush() && (freed || d.write_needs_flush(false))
+            }) =>
             {
                 slot.take(Step::Flush, Span::default());
             }
@@ -1804,8 +1806,9 @@ mod tests {
             // The kernel's word on the transfer, then on the flush, and what comes of them.
             for (transfer, flush, want) in [
                 (4096, 0, Ok(())),
-                (4096, -libc::EIO, Err(Failure::Errno(libc::EIO))),
-                (4096, -libc::EINTR, Err(Failure::Errno(libc::EINTR))),
+                (4096, -libc::EIO, Err(Failure::Unsynced(libc::EIO))),
+                (4096, -libc::ENOSPC, Err(Failure::Unsynced(libc::ENOSPC))),
+                (4096, -libc::EINTR, Err(Failure::Unsynced(libc::EINTR))),
                 (-libc::EIO, 0, Err(Failure::Errno(libc::EIO))),
             ] {
                 let index = ring.free.pop().unwrap();
