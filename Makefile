@@ -39,6 +39,9 @@ test-bare: ## installs, builds and tests in bare Debian roots (root)
 fuzz: ## looks for inputs that break the frame path or a file's reader (FUZZ_RUNS=200000 for each target)
 	@tests/fuzz/run.sh
 
+mutations: ## plants known bugs one at a time, and shows what catches each (root; SEEDS=2000; an hour)
+	@tests/mutations/run.sh
+
 sanitize: ## Miri and AddressSanitizer over rings, frame memory and the whole program (root; an hour)
 	@tests/sanitize/run.sh
 
@@ -96,4 +99,4 @@ uninstall: ## removes what install put there, but not the configuration
 clean: ## removes what cargo built
 	@$(CARGO) clean
 
-.PHONY: help deps build demo test test-unit test-vm test-bare sanitize powercut torture-kill torture-wire torture-hang torture-rest fuzz fmt install uninstall clean
+.PHONY: mutations sanitize help deps build demo test test-unit test-vm test-bare sanitize powercut torture-kill torture-wire torture-hang torture-rest fuzz fmt install uninstall clean

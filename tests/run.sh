@@ -171,6 +171,7 @@ for group in "${groups[@]}"; do
         check "style: clippy" clippy
         check "style: shell scripts" shell_style
         check "style: systemd units" unit_style
+        check "style: mutations fit" tests/mutations/run.sh --check
         ;;
     unit)
         if build_tests; then run_list unit "$logs/tests.list" '^(lib|bin) '; fi
