@@ -9,7 +9,7 @@
 # A patch says at its head what it plants and what is to catch it, in the order in which that is tried:
 #   simulate              worlds of the simulator, from seed 1 on
 #   unit FILTER           tests of the library
-#   integration TARGET    one of tests/*.rs
+#   integration TARGET [FILTER]    one of tests/*.rs (e2e: root)
 #   powercut              the power is cut under verified load (root)
 # The work is done on a copy of the tree below target/mutations. First everything has to pass there as it is. Closes with a
 # table, and fails when a bug was not caught.
@@ -62,7 +62,7 @@ catch() {
         took=$(sed -nE 's/^test (.*) \.\.\. FAILED$/\1/p; s/^    ([a-z_:]+::[a-z_0-9]+)$/\1/p' "$log" | sort -u | head -n 1)
         ;;
     integration)
-        timeout --kill-after=10 1800 cargo test --locked --quiet --profile simulate --test "$2" >"$log" 2>&1 </dev/null || status=$?
+        timeout --kill-after=10 1800 cargo test --locked --quiet --profile simulate --test "$2" -- "${@:3}" >"$log" 2>&1 </dev/null || status=$?
         took=$(sed -nE 's/^    ([a-z_:]*[a-z_0-9]+)$/\1/p' "$log" | sort -u | head -n 1)
         ;;
     powercut)
