@@ -112,6 +112,12 @@ impl MemoryStorage {
         }
     }
 
+    /// Bytes that are served of a disk, as last told.
+    #[must_use]
+    pub fn served(&self, file: FileId) -> usize {
+        self.disks.get(usize::from(file.0)).and_then(Option::as_ref).map_or(0, |disk| disk.size)
+    }
+
     /// Adds a disk that holds these bytes. Numbers count up from 0.
     pub fn add(&mut self, bytes: Vec<u8>) -> FileId {
         self.disks.push(Some(Disk { size: bytes.len(), bytes, read_only: false }));

@@ -94,7 +94,7 @@ counters! {
     DropOversized = "drop-oversized",
     /// Dropped: as many requests as the worker can hold.
     DropRequests = "drop-requests",
-    /// Dropped: its host has more than is left for others.
+    /// Dropped: its host has more than is left for others, or its slot more than is left of the host's part.
     DropShare = "drop-share",
     /// Dropped: no run free for the data.
     DropRuns = "drop-runs",

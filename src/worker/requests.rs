@@ -121,6 +121,12 @@ impl Requests {
         self.shares.may(seat, Scarce::Request, self.room(), self.entries.len())
     }
 
+    /// Whether a slot that has so many may have one more for a host; see [`Shares::leaves`].
+    #[must_use]
+    pub fn leaves(&self, seat: Seat, of_slot: usize) -> bool {
+        self.shares.leaves(seat, Scarce::Request, of_slot, self.room(), self.entries.len())
+    }
+
     /// How many there are of a slot.
     #[must_use]
     pub fn of_slot(&self, slot: u16) -> usize {

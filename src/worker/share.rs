@@ -2,7 +2,7 @@
 //!
 //! Not here: dropping or counting. A table of fixed size: hosts that find no seat of their own share the last one.
 //! Invariant: what is held in all seats is what is held in all; a host is let in as long as it holds no more than is left,
-//! and one that is alone leaves an eighth for whoever comes next.
+//! and one that is alone leaves an eighth for whoever comes next. One slot takes no more of a host's part than it leaves.
 
 use crate::limits;
 use crate::protocol::Mac;
@@ -73,6 +73,18 @@ impl Shares {
         let held = self.held(seat, what);
         let alone = held == self.held[what as usize];
         room > 0 && (held == 0 || held < room || (alone && room > (most / 8).max(1)))
+    }
+
+    /// Whether a slot that has `of_slot` of it may have one more for a host, when `room` are left of `most`. Of what a host may
+    /// have it leaves about twice as much as it has: a device that hangs would take all of it, and the host's other slots
+    /// had none.
+    #[must_use]
+    pub fn leaves(&self, seat: Seat, what: Scarce, of_slot: usize, room: usize, most: usize) -> bool {
+        let held = self.held(seat, what);
+        let alone = held == self.held[what as usize];
+        let kept = if alone { held.min((most / 8).max(1)) } else { held };
+        // No more of what the slot has than the host has are the host's.
+        of_slot.min(held) <= room.saturating_sub(kept).div_ceil(2)
     }
 
     /// Of so much of it a host has this seat.

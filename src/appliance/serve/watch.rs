@@ -63,9 +63,10 @@ fn meaning(counter: Counter, requests: usize) -> Option<String> {
             if requests < limits::REQUESTS { ", and so does more memory.frames-per-queue" } else { "" }
         ),
         Counter::DropShare => format!(
-            "a host has more commands in flight than is left for the others, so some of its frames are dropped (it repeats \
-             them). A worker holds {requests} commands and memory.runs-per-worker buffers for transfers of more than 7 sectors: \
-             more workers hold more, and lower buffers of the slots let a host have less in flight"
+            "a host has more commands in flight than is left for the others, or one of its slots more than for the host's other \
+             slots, so some of its frames are dropped (it repeats them). A worker holds {requests} commands and \
+             memory.runs-per-worker buffers for transfers of more than 7 sectors: more workers hold more, and lower buffers of \
+             the slots let a host have less in flight"
         ),
         Counter::DropRuns => {
             "no buffer is left for transfers of more than 7 sectors, so frames are dropped (hosts \

@@ -46,6 +46,11 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         if !self.requests.may(seat) {
             return self.drop_frame(shared, frame, Counter::DropShare);
         }
+        // Nor a slot all of what its host may have, where there are others.
+        let several = self.slots.len() > 1;
+        if several && !self.requests.leaves(seat, self.requests.of_slot(slot)) {
+            return self.drop_frame(shared, frame, Counter::DropShare);
+        }
         if let Some(first) = self.equal_write(shared, &frame, &asked) {
             return self.hang_on(shared, frame, &asked, first, seat);
         }
@@ -66,12 +71,15 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         };
         let mut run = None;
         if !in_place && io.access != Access::Flush {
-            let fair = self.runs_of[usize::from(slot)] <= self.runs.available();
+            let of_slot = self.runs_of[usize::from(slot)];
             let (left, most) = (self.runs.available(), self.runs_most);
-            if left > 0 && !self.requests.shares.may(seat, Scarce::Run, left, most) {
+            let shares = &self.requests.shares;
+            let fair = shares.may(seat, Scarce::Run, left, most)
+                && (!several || shares.leaves(seat, Scarce::Run, of_slot, left, most));
+            if left > 0 && !fair {
                 return self.drop_frame(shared, frame, Counter::DropShare);
             }
-            let Some(free) = fair.then(|| self.runs.take()).flatten() else {
+            let Some(free) = (of_slot <= left).then(|| self.runs.take()).flatten() else {
                 return self.drop_frame(shared, frame, Counter::DropRuns);
             };
             self.runs_of[usize::from(slot)] += 1;

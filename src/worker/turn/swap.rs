@@ -5,6 +5,7 @@
 //! command of its slot is in flight, so that none begins on the old one and ends on the new one.
 
 use super::Core;
+use crate::limits;
 use crate::net::Queue;
 use crate::shelf::Condition;
 use crate::storage::Storage;
@@ -112,6 +113,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             };
             let done = back.is_ok();
             if done && serves {
+                // It was measured before it could come, and the slot may have become another size since.
+                let sectors = self.slots[at].facts().sectors;
+                self.storage.resized(file, sectors.saturating_mul(limits::SECTOR as u64));
                 self.slots[at].recover();
                 self.announce_slot(shared, at);
             }

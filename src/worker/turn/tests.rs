@@ -786,6 +786,24 @@ fn a_disk_that_is_gone_is_let_go_and_taken_back() {
     assert!(world.ask(&read(0, 6, 0, 1))[0][36..] == fresh(0, 0));
 }
 
+/// A device is measured, becomes another size, and takes the place of the one before only then.
+#[test]
+fn a_disk_that_comes_back_is_as_long_as_its_slot_says() {
+    let mut world = World::new(&Shape::default());
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    world.send(0, &read(0, 1, 0, 1));
+    world.turn();
+    let bytes: Vec<u8> = (0..SECTORS).flat_map(|lba| fresh(9, lba)).collect();
+    bring(&world, bytes.clone());
+    let half = SECTORS as u64 / 2;
+    world.shared.posts[0].command(Control::Resized { slot: 0, sectors: half }).unwrap();
+    world.turn();
+    world.workers[0].storage_mut().schedule(Schedule::InOrder);
+    world.workers[0].storage_mut().release(usize::MAX);
+    world.settle();
+    assert_eq!(world.workers[0].storage_mut().served(FileId(0)), bytes.len() / 2);
+}
+
 #[test]
 fn how_long_a_disk_takes_is_seen_while_it_does() {
     let mut world = World::new(&Shape { slots: vec![0, 0], ..Shape::default() });
@@ -861,7 +879,10 @@ fn a_device_that_hangs_leaves_room_for_the_others() {
         storage.set_capacity(limits::REQUESTS);
         storage.schedule(Schedule::Held);
         for tag in 0..limits::REQUESTS as u32 + 10 {
-            world.send(0, &read(0, tag, 0, count));
+            // Of many hosts, none of which has much.
+            let mut frame = read(0, tag, 0, count);
+            frame[11] = tag as u8;
+            world.send(0, &frame);
             world.turn();
         }
         assert!(world.total(drops) > 0, "{count} sectors");
@@ -915,6 +936,55 @@ fn a_host_leaves_room_for_others_and_then_shares_with_them() {
         let of = |host: u8| served.iter().filter(|reply| reply[5] == host).count();
         assert_eq!(served.len(), 100);
         assert!(of(2) >= 25, "the one that asks less had {} of 100, the other {}", of(2), of(1));
+        world.workers[0].storage_mut().schedule(Schedule::InOrder);
+        world.workers[0].storage_mut().release(usize::MAX);
+        world.settle();
+        world.accounted();
+    }
+}
+
+/// Devices that hang collect commands for as long as they do: what hosts send again, too.
+#[test]
+fn devices_that_hang_leave_a_host_enough_for_its_other_slots() {
+    // How many hang for each host, how many hosts there are, and what is scarce.
+    for (hung, hosts, runs, sectors) in
+        [(3, 1, 256, 2), (1, 2, 256, 2), (1, 3, 256, 2), (3, 1, 32, 8), (1, 2, 32, 8)]
+    {
+        let shape = Shape { requests: 64, runs, slots: vec![0; 8], receive: 512, ..Shape::default() };
+        let mut world = World::new(&shape);
+        let mut tag = 0;
+        let mut ask = |world: &mut World, host: u8, slot: u8| {
+            tag += 1;
+            let mut frame = read(slot, tag, 0, sectors);
+            frame[11] = host;
+            world.send(0, &frame);
+            world.turn();
+            tag
+        };
+        world.workers[0].storage_mut().schedule(Schedule::Held);
+        for host in 0..hosts {
+            for slot in host * hung..(host + 1) * hung {
+                for _ in 0..100 {
+                    ask(&mut world, host, slot);
+                }
+            }
+        }
+        let stuck = world.workers[0].storage_mut().waiting().count();
+        for host in 0..hosts {
+            let asked = [(); 2].map(|()| ask(&mut world, host, 7));
+            let tickets: Vec<_> = world.workers[0].storage_mut().waiting().skip(stuck).collect();
+            assert_eq!(
+                tickets.len(),
+                2,
+                "{hung} hang, host {host} of {hosts} asks another slot, {stuck} are stuck"
+            );
+            for ticket in tickets {
+                world.workers[0].storage_mut().release_ticket(ticket);
+            }
+            world.turn();
+            let answered: Vec<_> = world.replies(0).iter().map(|reply| tag_of(reply)).collect();
+            assert_eq!(answered, asked);
+        }
         world.workers[0].storage_mut().schedule(Schedule::InOrder);
         world.workers[0].storage_mut().release(usize::MAX);
         world.settle();
