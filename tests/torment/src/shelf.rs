@@ -9,6 +9,8 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// A guard against hangs, no measure of anything.
@@ -21,8 +23,9 @@ pub struct Shelf {
     log: PathBuf,
     /// Bytes of the log that others wrote before.
     before: usize,
-    notify: UnixDatagram,
-    /// What it told the service manager of its status, as far as that was read.
+    /// What it tells the service manager, which a thread of its own reads: whoever asks to be told has to listen.
+    told: Arc<Told>,
+    /// What it told of its status, when that was asked for last.
     status: String,
 }
 
@@ -75,7 +78,9 @@ impl Shelf {
         command.env("RUNTIME_DIRECTORY", lab.path(""));
         command.env("NOTIFY_SOCKET", &path).stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
-        Self { child, log, before, notify, status: String::new() }
+        let told = Arc::new(Told::default());
+        listen(notify, Arc::downgrade(&told));
+        Self { child, log, before, told, status: String::new() }
     }
 
     /// Waits until it says READY.
@@ -88,28 +93,28 @@ impl Shelf {
     #[track_caller]
     pub fn ready(&mut self) -> Result<(), String> {
         let until = Instant::now() + GUARD;
-        let mut buffer = [0; 65536];
         loop {
-            if let Ok(n) = self.notify.recv(&mut buffer) {
-                if String::from_utf8_lossy(&buffer[..n]).lines().any(|line| line == "READY=1") {
-                    return Ok(());
-                }
-            } else if let Some(status) = self.child.try_wait().unwrap() {
+            // In this order: it may say so and end.
+            let ended = self.child.try_wait().unwrap();
+            if self.told.ready.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if let Some(status) = ended {
                 return Err(format!("it ended before it was ready: {status}\n{}", self.said()));
             }
             assert!(Instant::now() < until, "it does not become ready\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// The status that it told the service manager last.
+    ///
+    /// # Panics
+    /// When whoever listens did.
     pub fn status(&mut self) -> &str {
-        let mut buffer = [0; 65536];
-        while let Ok(n) = self.notify.recv(&mut buffer) {
-            let message = String::from_utf8_lossy(&buffer[..n]);
-            if let Some(status) = message.lines().find_map(|line| line.strip_prefix("STATUS=")) {
-                status.clone_into(&mut self.status);
-            }
-        }
+        // Whoever asks in a loop need not do so all the time.
+        std::thread::sleep(Duration::from_millis(10));
+        self.told.status.lock().unwrap().clone_into(&mut self.status);
         &self.status
     }
 
@@ -203,6 +208,32 @@ impl Shelf {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// What it has told.
+#[derive(Debug, Default)]
+struct Told {
+    ready: AtomicBool,
+    status: Mutex<String>,
+}
+
+/// Reads what it tells as long as somebody may want to know.
+fn listen(notify: UnixDatagram, told: Weak<Told>) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        loop {
+            let received = notify.recv(&mut buffer);
+            let Some(told) = told.upgrade() else { return };
+            let Ok(n) = received else { continue };
+            let message = String::from_utf8_lossy(&buffer[..n]);
+            if let Some(status) = message.lines().find_map(|line| line.strip_prefix("STATUS=")) {
+                status.clone_into(&mut told.status.lock().unwrap());
+            }
+            if message.lines().any(|line| line == "READY=1") {
+                told.ready.store(true, Ordering::Relaxed);
+            }
+        }
+    });
 }
 
 impl Drop for Shelf {

@@ -29,6 +29,9 @@ pub struct Options {
     pub hang: u64,
     /// What hangs.
     pub eighth: Eighth,
+    /// Nobody uses the eighth slot in the run without the hang, as nobody gets anything done on it in the other: what is
+    /// left between them is the hang alone. Otherwise its load takes some of the CPU from the others there.
+    pub idle: bool,
 }
 
 /// A pair: with the hang and without.
@@ -38,6 +41,8 @@ struct Pair {
     calm: Reported,
     /// Requests to the eighth slot that ended well, during and after the hang, and without one.
     eighth: [u64; 2],
+    /// Share of a CPU that xshelf used, in percent, with the hang and without.
+    cpu: [f64; 2],
 }
 
 /// What came of it.
@@ -49,23 +54,24 @@ pub struct Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { pairs, hang, eighth } = self.options;
+        let Options { pairs, hang, eighth, idle } = self.options;
         let what = if eighth == Eighth::File { "a file" } else { "a loop device" };
         writeln!(
             f,
-            "eighth slot: {what} that hangs {hang} s; 70 % reads on the other seven for that time, {pairs} pairs, \
-             latencies in ms"
+            "eighth slot: {what} that hangs {hang} s, or {}; 70 % reads on the other seven for that time, {pairs} pairs, \
+             latencies in ms",
+            if idle { "is not used" } else { "is used like the others, but less" }
         )?;
         writeln!(
             f,
-            "pair  p99 read hung  calm   p99 write hung  calm   longest hung  calm   IOPS hung  calm   eighth slot's requests"
+            "pair  p99 read hung  calm   p99 write hung  calm   longest hung  calm   IOPS hung  calm   CPU % hung  calm   eighth slot's requests"
         )?;
         for (n, pair) in self.pairs.iter().enumerate() {
-            let Pair { hung, calm, eighth } = pair;
+            let Pair { hung, calm, eighth, cpu } = pair;
             let ms = |us: f64| format!("{:.2}", us / 1000.0);
             writeln!(
                 f,
-                "{:4}  {:>13} {:>5}   {:>14} {:>5}   {:>12} {:>5}   {:>9.0} {:>5.0}   {} {}",
+                "{:4}  {:>13} {:>5}   {:>14} {:>5}   {:>12} {:>5}   {:>9.0} {:>5.0}   {:>10.0} {:>5.0}   {} {}",
                 n + 1,
                 ms(hung.p99("reads")),
                 ms(calm.p99("reads")),
@@ -75,6 +81,8 @@ impl fmt::Display for Outcome {
                 ms(longest(calm)),
                 hung.iops(),
                 calm.iops(),
+                cpu[0],
+                cpu[1],
                 eighth[0],
                 eighth[1],
             )?;
@@ -133,11 +141,14 @@ pub fn run(common: &Common, options: Options) -> Result<Outcome, Failed> {
     Bench::start(&lab, &common.binary, &disks.addresses, &fill)?.end()?.well()?;
     let mut outcome = Outcome { options, pairs: Vec::new() };
     for n in 0..options.pairs {
-        let mut one =
-            |hangs: bool| one(&lab, common, &disks.addresses, &mut disk, options.hang, hangs, &seed());
+        let mut one = |hangs: bool| {
+            let before = cpu_time(shelf.pid())?;
+            let (load, answered) = one(&lab, common, &disks.addresses, &mut disk, options, hangs, &seed())?;
+            Ok::<_, Failed>((load, answered, (cpu_time(shelf.pid())? - before) * 100.0 / options.hang as f64))
+        };
         let hang_first = n % 2 == 0;
         let (first, second) = (one(hang_first)?, one(!hang_first)?);
-        let ((hung, a), (calm, b)) = if hang_first { (first, second) } else { (second, first) };
+        let ((hung, a, x), (calm, b, y)) = if hang_first { (first, second) } else { (second, first) };
         eprintln!(
             "pair {} of {}: p99 of reads {:.2} ms with the hang, {:.2} ms without",
             n + 1,
@@ -145,10 +156,21 @@ pub fn run(common: &Common, options: Options) -> Result<Outcome, Failed> {
             hung.p99("reads") / 1000.0,
             calm.p99("reads") / 1000.0
         );
-        outcome.pairs.push(Pair { hung, calm, eighth: [a, b] });
+        outcome.pairs.push(Pair { hung, calm, eighth: [a, b], cpu: [x, y] });
     }
     shelf.stop_well()?;
     Ok(outcome)
+}
+
+/// CPU time that a process has used, in seconds.
+fn cpu_time(pid: u32) -> Result<f64, String> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+    // Behind the name in parentheses, from the third field on; utime and stime are the 14th and 15th (proc(5)).
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    // Hundredths of a second on every Linux.
+    Ok(ticks as f64 / 100.0)
 }
 
 /// One run: the load on the seven, and how many requests to the eighth ended well.
@@ -157,17 +179,21 @@ fn one(
     common: &Common,
     slots: &[String],
     disk: &mut FaultDisk,
-    seconds: u64,
+    options: Options,
     hangs: bool,
     seed: &str,
 ) -> Result<(Reported, u64), Failed> {
+    let seconds = options.hang;
     let (time, patience) = (format!("{seconds}s"), format!("{}s", seconds + 60));
     let (seven, eighth) = slots.split_at(7);
     // Few at once, so that its load is no burden for the others where it does not hang.
     let verify =
         ["--mode", "verify", "--destroy-data", "--depth", "2", "--span", "16M", "--deadline", &patience];
-    let other =
-        Bench::start(lab, &common.binary, eighth, &[&verify[..], &["--seconds", &patience]].concat())?;
+    let other = if hangs || !options.idle {
+        Some(Bench::start(lab, &common.binary, eighth, &[&verify[..], &["--seconds", &patience]].concat())?)
+    } else {
+        None
+    };
     std::thread::sleep(Duration::from_secs(1));
     if hangs {
         disk.tell("hang eighth");
@@ -180,16 +206,16 @@ fn one(
     if hangs {
         disk.tell("unhang eighth");
     }
-    other.interrupt();
-    let (load, other) = (load?, other.end()?);
+    let other = other.inspect(Bench::interrupt).map(Bench::end).transpose()?;
+    let load = load?;
     load.well()?;
-    other.well()?;
+    other.iter().try_for_each(Reported::well)?;
     let waited = longest(&load) / 1e6;
     if waited >= seconds as f64 {
         return Err(Failed::Wrong(format!(
             "a request to another slot took {waited:.1} s: as long as the hang"
         )));
     }
-    let answered = other.requests("reads") + other.requests("writes");
+    let answered = other.map_or(0, |o| o.requests("reads") + o.requests("writes"));
     Ok((load, answered))
 }

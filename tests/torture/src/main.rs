@@ -54,6 +54,9 @@ enum Torture {
         /// A loop device hangs, and not a file
         #[arg(long)]
         device: bool,
+        /// Nobody uses the eighth slot in the run without the hang
+        #[arg(long)]
+        idle: bool,
     },
     /// Two of eight disks vanish under verified load
     Yank {
@@ -81,9 +84,9 @@ fn run(torture: &Torture, common: &Common) -> Result<String, Failed> {
         Torture::Wire { seconds, round, faults } => {
             wire::run(common, wire::Options { seconds, round, faults }).map(|o| o.to_string())
         }
-        Torture::Hang { pairs, hang, device } => {
+        Torture::Hang { pairs, hang, device, idle } => {
             let eighth = if device { Eighth::Device } else { Eighth::File };
-            hang::run(common, hang::Options { pairs, hang, eighth }).map(|o| o.to_string())
+            hang::run(common, hang::Options { pairs, hang, eighth, idle }).map(|o| o.to_string())
         }
         Torture::Yank { times } => yank::run(common, times).map(|o| o.to_string()),
         Torture::Flap { flaps } => flap::run(common, flaps).map(|o| o.to_string()),
