@@ -25,7 +25,7 @@ pub struct Cell {
     swaps: AtomicU32,
     bare: AtomicBool,
     inbox: Mutex<Option<Parcel>>,
-    outbox: Mutex<Option<Parcel>>,
+    outbox: Mutex<Vec<Parcel>>,
 }
 
 impl Board {
@@ -83,10 +83,10 @@ impl Cell {
         *lock(&self.inbox) = Some(parcel);
     }
 
-    /// Takes what the worker has given back: let go of it where that may take its time.
+    /// Takes something that the worker has given back: let go of it where that may take its time.
     #[must_use]
     pub fn collect(&self) -> Option<Parcel> {
-        lock(&self.outbox).take()
+        lock(&self.outbox).pop()
     }
 
     pub(super) fn set_condition(&self, condition: Condition) {
@@ -117,11 +117,26 @@ impl Cell {
     }
 
     pub(super) fn give(&self, parcel: Parcel) {
-        *lock(&self.outbox) = Some(parcel);
+        // Beside what nobody has collected yet: the worker never waits for a device to be closed.
+        lock(&self.outbox).push(parcel);
     }
 }
 
-fn lock(parcel: &Mutex<Option<Parcel>>) -> std::sync::MutexGuard<'_, Option<Parcel>> {
+fn lock<T>(parcel: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What is in it is whole at any moment.
     parcel.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_stays_until_it_is_collected() {
+        let cell = Cell::default();
+        (1..=2u8).for_each(|n| cell.give(Box::new(n)));
+        let collected: Vec<u8> =
+            std::iter::from_fn(|| cell.collect()).map(|parcel| *parcel.downcast().unwrap()).collect();
+        assert_eq!(collected, [2, 1], "the worker has closed neither");
+    }
 }

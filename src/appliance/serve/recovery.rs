@@ -352,7 +352,7 @@ impl Recovery {
             let Some(cell) = overview.places().get(at).and_then(|place| overview.cell(place)) else {
                 continue;
             };
-            let collected = cell.collect().map(close).is_some();
+            let collected = std::iter::from_fn(|| cell.collect()).map(close).count() > 0;
             lines.extend(self.cases[at].note(cell));
             self.advance(at, (shared, overview), collected, monitor, &mut lines);
         }
