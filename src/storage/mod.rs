@@ -195,6 +195,10 @@ pub trait Sleep {
     /// Sleeps until a completion, a descriptor that is watched, or the end of `timeout`. Returns at once when
     /// completions are there already.
     fn sleep(&mut self, timeout: std::time::Duration) -> Woken;
+
+    /// Lets the end of it wait until the kernel has answered all that it has, as long as a device takes for that. Nothing
+    /// can be carried out late then, once it has ended.
+    fn end_patiently(&mut self);
 }
 
 #[cfg(test)]

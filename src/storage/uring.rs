@@ -347,6 +347,8 @@ pub struct UringStorage {
     bouncing: Share,
     /// The ring goes: nothing new is started.
     stopping: bool,
+    /// Its end takes as long as its devices do.
+    patient: bool,
     slots: Box<[Slot]>,
     free: Vec<u32>,
     done: VecDeque<Done>,
@@ -418,6 +420,7 @@ impl UringStorage {
             bounces: Bounces::default(),
             bouncing: Share::new(limits::BOUNCES, table, depth),
             stopping: false,
+            patient: false,
             slots: (0..depth).map(|_| Slot::default()).collect(),
             free: (0..depth as u32).rev().collect(),
             done: VecDeque::with_capacity(depth),
@@ -1130,7 +1133,7 @@ impl UringStorage {
         })
     }
 
-    /// Asks the kernel to give everything back and waits a bounded time for it.
+    /// Asks the kernel to give everything back and waits for it: a bounded time, unless it is patient.
     fn drain(&mut self) {
         let end = Instant::now() + DRAIN;
         // Neither retries nor next steps. What waits here was never seen by the kernel.
@@ -1142,13 +1145,34 @@ impl UringStorage {
             // No arming again: the ring goes.
             watch.generation = u32::MAX;
         }
+        if self.patient {
+            // What is watched is not kept open any longer.
+            self.watches.iter_mut().for_each(|watch| *watch = None);
+        }
         let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
         let (mut asked, mut waits) = (false, 0);
-        while self.free.len() < self.slots.len() && (waits < ASKS || Instant::now() < end) {
+        while self.free.len() < self.slots.len() && (self.patient || waits < ASKS || Instant::now() < end) {
             waits += 1;
+            if self.patient {
+                self.let_go();
+            }
             asked = asked || self.push(&cancel.clone().user_data(Name::Cancel.pack()));
-            let _ = self.wait(Some(Duration::from_millis(50)));
+            let pause = Duration::from_millis(if waits <= ASKS { 50 } else { 1000 });
+            let entered = self.wait(Some(pause));
+            if waits > ASKS && matches!(entered, Entered::Failed) {
+                std::thread::sleep(pause);
+            }
             self.harvest();
+        }
+    }
+
+    /// Closes the devices that have answered all they were sent.
+    fn let_go(&mut self) {
+        for index in (0..self.files.len()).filter(|&i| self.busy[i] == 0) {
+            if let Some(device) = self.files[index].take() {
+                let _ = self.set_file(index, -1);
+                drop(device);
+            }
         }
     }
 }
@@ -1400,6 +1424,10 @@ impl Sleep for UringStorage {
     fn sleep(&mut self, timeout: Duration) -> Woken {
         self.wait_event(Some(timeout))
     }
+
+    fn end_patiently(&mut self) {
+        self.patient = true;
+    }
 }
 
 /// Gives the kernel a bounded time to let go. What it keeps stays out of use for the life of the process.
@@ -1423,9 +1451,7 @@ impl Drop for UringStorage {
             std::mem::forget(Arc::clone(&self.region));
             // The devices that have answered are nobody's now. (Before Linux 6.13 the kernel lets go of them only together
             // with those that have not.)
-            for index in (0..self.files.len()).filter(|&i| self.files[i].is_some() && self.busy[i] == 0) {
-                let _ = self.set_file(index, -1);
-            }
+            self.let_go();
             self.bounces.abandon();
             return;
         }

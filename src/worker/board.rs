@@ -89,6 +89,11 @@ impl Cell {
         lock(&self.outbox).pop()
     }
 
+    /// Takes all that is on its way, when the worker has ended.
+    pub fn empty(&self) -> impl Iterator<Item = Parcel> {
+        self.take().into_iter().chain(self.collect())
+    }
+
     pub(super) fn set_condition(&self, condition: Condition) {
         self.condition.store(condition.pack(), Ordering::Release);
     }

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const SLEEP: Duration = Duration::from_secs(1);
 /// How long the threads may take to let go of rings and sockets; a storage gives a device 2 s of it.
 const LETTING_GO: Duration = Duration::from_secs(5);
+/// The same where a device has not answered in all the time there was.
+const HANGING: Duration = Duration::from_secs(3);
 /// Sleep of a worker that waits for chunks which the kernel returns without waking anybody.
 const STARVED_SLEEP: Duration = Duration::from_millis(1);
 
@@ -75,6 +77,8 @@ struct Status {
     idle: AtomicBool,
     /// Turns that did something.
     activity: AtomicU64,
+    /// Somebody will have the slots after it, but not before all is answered that their devices were sent.
+    patient: AtomicBool,
     /// The kernel's number of the thread; 0 until it runs.
     thread: AtomicI32,
 }
@@ -136,7 +140,7 @@ pub struct Ended {
     pub reports: Vec<Report>,
     /// Workers that panicked: a defect.
     pub died: Vec<WorkerId>,
-    /// Workers whose threads the kernel keeps, because a device hangs; the process cannot end before it answers.
+    /// Workers whose threads are still there, because a device hangs.
     pub held: Vec<Lingering>,
     /// Whether everything in flight had ended before.
     pub drained: bool,
@@ -183,7 +187,10 @@ impl Crew {
                     }
                 };
                 let _ = ready.send(Ok(worker.board()));
-                let worker = run(worker, seat, &status);
+                let mut worker = run(worker, seat, &status);
+                if status.patient.load(Ordering::Acquire) {
+                    worker.storage_mut().end_patiently();
+                }
                 worker.give_up_sending();
                 // Before the worker lets go of its ring, for that takes as long as a device hangs.
                 let _ =
@@ -242,10 +249,12 @@ impl Crew {
             && self.activity() == before
     }
 
-    /// Waits until everything in flight has been answered, at most for `patience`, and ends all workers. The kernel lets
-    /// a thread go only when its device has answered; such a one is left behind and named.
+    /// Waits until everything in flight has been answered, at most for `patience`, and ends all workers. Some commands to
+    /// a device that hangs keep their thread in the kernel; where others `follow`, who are to open the same devices, all of
+    /// them do. Such a thread is left behind and named.
     #[must_use]
-    pub fn end(mut self, patience: Duration) -> Ended {
+    pub fn end(mut self, patience: Duration, follow: bool) -> Ended {
+        self.members.iter().for_each(|member| member.status.patient.store(follow, Ordering::Release));
         self.tell(Control::Drain);
         let deadline = Instant::now() + patience;
         let mut drained = self.is_quiet();
@@ -266,7 +275,11 @@ impl Crew {
             threads.push((member.id, member.status, member.thread));
         }
         for (id, status, thread) in threads {
-            while status.is_held() && !left().is_zero() {
+            // What has not ended in all the time before is not waited for as long again.
+            let hangs = ended.reports.iter().any(|report| report.worker == id && !report.busy.is_empty());
+            let most = if hangs { left().min(HANGING) } else { left() };
+            let until = Instant::now() + most;
+            while status.is_held() && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(1));
             }
             if status.is_held() {

@@ -98,7 +98,6 @@ struct Core<Q: Queue, S: Storage> {
     lane_of_port: Vec<Option<usize>>,
     /// Workers that own slots, for wildcards.
     holders: Vec<WorkerId>,
-    storage: S,
     runs: RunPool,
     /// How many runs there are.
     runs_most: usize,
@@ -135,6 +134,8 @@ struct Core<Q: Queue, S: Storage> {
     torn: Vec<Chunk>,
     reclaimed: Vec<Chunk>,
     done: Vec<Done>,
+    // Last, for its end may take as long as a device hangs: sockets and all else are let go before.
+    storage: S,
 }
 
 impl<Q: Queue, S: Storage> Worker<Q, S> {

@@ -395,6 +395,44 @@ fn another_address_is_served_under_and_what_hosts_have_set_holds() {
 }
 
 #[test]
+fn a_new_start_serves_the_same_files_as_before_or_none() {
+    let lab = lab! { ..Cable::default() };
+    let (disk, aside) = (lab.image("disk", MIB), lab.path("aside"));
+    let server = Server::start(&lab, &[slot("7.0", &disk), slot("7.1", &lab.image("other", MIB))]);
+    let (wire, target) = (Raw::open(&lab, End::Initiator), Raw::open(&lab, End::Target));
+    ata(&wire, target.mac, 0, 0x401, 9, &[7; 512]);
+    // As good as the one that is served, by its path and its size.
+    std::fs::rename(&disk, &aside).unwrap();
+    File::create(&disk).unwrap().set_len(MIB).unwrap();
+    assert_eq!(ata(&wire, target.mac, 0, 0x402, 9, &[])[..512], [7; 512]);
+    let move_to = |address: &str, time: usize| {
+        lab.ip(End::Target, &["link", "set", TARGET, "address", address]);
+        said(&server, "started again", time);
+        mac(address)
+    };
+    let now = move_to("02:00:00:00:be:01", 1);
+    ata(&wire, now, 1, 0x403, 9, &[8; 512]);
+    let name = disk.display();
+    said(&server, &format!("slot 7.0: {name}: it is another file than the one that was served until now"), 1);
+    wire.send(&frames::query(now, wire.mac, 7, 0, 0x404));
+    let wanted = |f: &[u8]| frames::is_response(f) && frames::tag_of(f) == 0x404;
+    assert_eq!(wire.receive(Duration::from_millis(500), wanted), None);
+    let control = lab.path("control").display().to_string();
+    let done = run(lab.xshelf(End::Target, &["slot", "7.0", "recover", "--control", &control]));
+    assert_eq!(done.code(), Some(1), "{done}");
+    assert!(
+        done.errors.starts_with("xshelf: slot 7.0 is not served until its device can be opened"),
+        "{done}"
+    );
+    // What it was is served again, also where a slot was away for a while.
+    std::fs::rename(&aside, &disk).unwrap();
+    let now = move_to("02:00:00:00:be:02", 2);
+    assert_eq!(ata(&wire, now, 0, 0x405, 9, &[])[..512], [7; 512]);
+    assert_eq!(ata(&wire, now, 1, 0x406, 9, &[])[..512], [8; 512]);
+    ends_well(&lab, server, &[("it is another file", 1), ("started again", 2)]);
+}
+
+#[test]
 fn a_stop_does_not_wait_for_a_port_that_is_down() {
     let lab = lab! { ..Cable::default() };
     let server = Server::start(&lab, &[slot("7.0", &lab.image("disk", 8 * MIB))]);

@@ -10,7 +10,7 @@ use crate::frame::WorkerId;
 use crate::limits;
 use crate::protocol::Address;
 use crate::shelf::{Condition, SlotState, Why};
-use crate::worker::{Board, Cell, Counter, Counters, Shared};
+use crate::worker::{Board, Cell, Counter, Counters, Parcel, Shared};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -163,6 +163,11 @@ impl Overview {
     #[must_use]
     pub fn cell(&self, place: &Place) -> Option<&Cell> {
         self.boards.get(usize::from(place.worker.0))?.slot(place.number)
+    }
+
+    /// Takes the backings that are on their way to workers or from them, when those have ended.
+    pub fn parcels(&self) -> impl Iterator<Item = Parcel> + '_ {
+        self.places.iter().filter_map(|place| self.cell(place)).flat_map(Cell::empty)
     }
 
     /// Notes all of this instead of what was noted before.

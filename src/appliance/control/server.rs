@@ -56,7 +56,8 @@ pub struct Server {
     /// Device and inode of the socket file.
     identity: (u64, u64),
     shown: Shown,
-    orders: Receiver<Order>,
+    /// Taken when it ends.
+    orders: Option<Receiver<Order>>,
     /// The thread ends when it is dropped.
     wake: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
@@ -79,7 +80,14 @@ impl Server {
             .name("xshelf-control".into())
             .spawn(move || service.run(&listener, &ended))
             .map_err(failed)?;
-        Ok(Self { path: path.to_path_buf(), identity, shown, orders, wake: Some(wake), thread: Some(thread) })
+        Ok(Self {
+            path: path.to_path_buf(),
+            identity,
+            shown,
+            orders: Some(orders),
+            wake: Some(wake),
+            thread: Some(thread),
+        })
     }
 
     /// Where it listens.
@@ -99,7 +107,7 @@ impl Server {
     /// The next order that somebody gave, if there is one.
     #[must_use]
     pub fn order(&self) -> Option<Order> {
-        self.orders.try_recv().ok()
+        self.orders.as_ref()?.try_recv().ok()
     }
 }
 
@@ -111,6 +119,8 @@ impl Drop for Server {
             let _ = std::fs::remove_file(&self.path);
         }
         drop(self.wake.take());
+        // Nobody carries out what was ordered last; whoever waits for it hears that at once.
+        drop(self.orders.take());
         if let Some(thread) = self.thread.take() {
             // It answers its client first, which is bounded. It does not panic.
             let _ = thread.join();

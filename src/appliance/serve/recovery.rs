@@ -28,6 +28,7 @@ use crate::shelf::{Condition, Tried, Why};
 use crate::storage::device::{self, Alignment, Backing, Device, Durability, Identity, OpenError, Options};
 use crate::storage::trial::{self, TrialError};
 use crate::worker::{Cell, Control, Parcel, Shared};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ type Line = (Level, String);
 struct Known {
     path: PathBuf,
     options: Options,
+    identity: Identity,
     backing: Backing,
     serial: String,
     /// Bytes that are served.
@@ -64,6 +66,7 @@ impl Known {
         Self {
             path: device.path().to_path_buf(),
             options: device.options(),
+            identity: device.identity(),
             backing: device.backing(),
             serial: device.serial().to_owned(),
             size: device.size(),
@@ -72,10 +75,8 @@ impl Known {
         }
     }
 
-    /// What keeps a device from being served instead, if anything does. A file is known by its path and size only; a block
-    /// device by its serial number, too.
-    fn differs(&self, new: &Device) -> Option<String> {
-        let found = Self::of(new);
+    /// What makes it another one, if that is so.
+    fn is_another(&self, found: &Self) -> Option<String> {
         if found.backing != self.backing {
             Some(format!("it was a {} and is a {} now", self.backing, found.backing))
         } else if found.serial != self.serial {
@@ -83,6 +84,17 @@ impl Known {
                 "it is another disk: its serial number was {} and is {} now",
                 self.serial, found.serial
             ))
+        } else {
+            None
+        }
+    }
+
+    /// What keeps a device from being served instead, if anything does. A file is known by its path and size only; a block
+    /// device by its serial number, too.
+    fn differs(&self, new: &Device) -> Option<String> {
+        let found = Self::of(new);
+        if let Some(what) = self.is_another(&found) {
+            Some(what)
         } else if found.size != self.size {
             Some(format!("it is not as it was: it had {} bytes and has {} now", self.size, found.size))
         } else if found.alignment != self.alignment {
@@ -96,6 +108,31 @@ impl Known {
             ))
         } else {
             None
+        }
+    }
+}
+
+/// What an appliance leaves of a slot to the next one in the process: hosts take for their disk whatever is served then.
+#[derive(Clone, Debug)]
+pub struct Keepsake {
+    known: Known,
+    /// Its device was gone, so that another number of it says nothing.
+    gone: bool,
+}
+
+impl Keepsake {
+    /// What keeps a device from being served instead, if anything does. While a slot has its backing open nobody else gets
+    /// its number; so the same number is the same one, whatever its size is by now, and a file of another number is another
+    /// file that got its name.
+    #[must_use]
+    pub fn differs(&self, new: &Device) -> Option<String> {
+        let Self { known, gone } = self;
+        match (*gone, new.identity() == known.identity, new.backing()) {
+            (false, true, _) => known.is_another(&Known::of(new)),
+            (false, false, Backing::File) => {
+                Some("it is another file than the one that was served until now".to_owned())
+            }
+            _ => known.differs(new),
         }
     }
 }
@@ -374,6 +411,16 @@ impl Recovery {
         lines
     }
 
+    /// What each slot is known by, for the appliance after this one.
+    pub fn keepsakes(&self, monitor: &Monitor) -> BTreeMap<Address, Keepsake> {
+        let keepsake = |(at, case): (usize, &Case)| {
+            let gone = case.is_leaving() || matches!(case.condition, Condition::Gone(_));
+            let known = Known { size: monitor.bytes(at), ..case.known.clone() };
+            (case.address, Keepsake { known, gone })
+        };
+        self.cases.iter().enumerate().map(keepsake).collect()
+    }
+
     /// The slots that do not serve as they should, in one line.
     pub fn status(&self) -> Option<String> {
         let word = |case: &Case| match (case.condition, case.hung) {
@@ -618,7 +665,7 @@ fn tell(shared: &Shared, worker: WorkerId, command: Control) -> bool {
 }
 
 /// Closes a backing that a worker gave back, where that may take its time.
-fn close(parcel: Parcel) {
+pub(super) fn close(parcel: Parcel) {
     let closing = std::thread::Builder::new().name("xshelf-close".into()).spawn(move || drop(parcel));
     if let Err(e) = closing {
         tracing::debug!("a backing was closed without a thread of its own: {e}");
@@ -698,6 +745,34 @@ mod tests {
         assert!(error.contains("used by another program"), "{error}");
         drop(devices);
         open(&path, Options::default());
+    }
+
+    #[test]
+    fn a_new_start_takes_what_was_served_and_nothing_else() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (path, other) = (directory.path().join("a"), directory.path().join("b"));
+        image(&path, 1 << 20);
+        let known = Known::of(&open(&path, Options::default()));
+        let keepsake = |gone| Keepsake { known: known.clone(), gone };
+        let now = || open(&path, Options::default());
+        assert_eq!(keepsake(false).differs(&now()), None);
+        // It grew, and nobody has looked since.
+        File::options().write(true).open(&path).unwrap().set_len(2 << 20).unwrap();
+        assert_eq!(keepsake(false).differs(&now()), None);
+        fs::rename(&path, &other).unwrap();
+        image(&path, 1 << 20);
+        let differs = keepsake(false).differs(&now()).unwrap();
+        assert!(differs.starts_with("it is another file "), "{differs}");
+        // On a file system that was mounted anew the same file has another number.
+        assert_eq!(keepsake(true).differs(&now()), None);
+        image(&path, 2 << 20);
+        let differs = keepsake(true).differs(&now()).unwrap();
+        assert!(differs.starts_with("it is not as it was: it had 1048576 bytes"), "{differs}");
+        let differs = keepsake(false).differs(&open(&other, Options::default())).unwrap();
+        assert!(
+            differs.starts_with("it is another disk: its serial number"),
+            "the same file elsewhere: {differs}"
+        );
     }
 
     #[test]

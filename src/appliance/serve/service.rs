@@ -22,6 +22,7 @@ use crate::net::nic::Facts;
 use crate::protocol::Address;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// How long commands in flight have to end before another appliance is started: hosts wait as long, and more than a disk
@@ -51,6 +52,8 @@ struct LeftOut {
     slot: Slot,
     /// When to try it next.
     next: Instant,
+    /// Tells whether it can be had, once that is known.
+    probe: Option<Receiver<bool>>,
 }
 
 /// An interface that is not served on, though it is configured.
@@ -142,12 +145,28 @@ impl<'a> Service<'a> {
 
     /// Carries an order out, and answers it.
     pub(super) fn obey(&mut self, order: &Order) {
-        let answer = match &mut self.now {
-            Now::Serving(appliance) => appliance.obey(order.slot),
-            Now::Waiting { why, .. } => Answer::Refused { text: format!("nothing is served: {why}") },
+        let absent = self.absent(order.slot);
+        let answer = match (&mut self.now, absent) {
+            (Now::Waiting { why, .. }, _) => Answer::Refused { text: format!("nothing is served: {why}") },
+            (Now::Serving(_), Some(text)) => Answer::Refused { text },
+            (Now::Serving(appliance), None) => appliance.obey(order.slot),
         };
         // Who asked may not have waited.
         let _ = order.reply.try_send(answer);
+    }
+
+    /// Why a slot is not served that is configured, if that is so.
+    fn absent(&self, slot: Address) -> Option<String> {
+        let why = if self.held.iter().any(|held| held.slots.contains(&slot)) {
+            "before its device has answered all it was sent; check the device"
+        } else if self.left_out.iter().any(|left| left.slot.address == slot) {
+            "until its device can be opened again, which is tried by itself; the log says what is wrong with it"
+        } else if self.refused.contains(&slot) {
+            "because another target had its address when xshelf was started; start xshelf again"
+        } else {
+            return None;
+        };
+        Some(format!("slot {slot} is not served {why}"))
     }
 
     /// Workers that ended without being told, which is a defect.
@@ -193,11 +212,26 @@ impl<'a> Service<'a> {
         if let Some(back) = due.find(|interface| usable(interface, &config.slots, keeper).is_ok()) {
             return Some(format!("{}: it can be served on again", back.name));
         }
-        for left in self.left_out.iter_mut().filter(|left| left.next <= now) {
-            left.next = now + SLOTS;
-            let slot = &left.slot;
-            if slots::open(std::slice::from_ref(slot), keeper).is_ok() {
-                return Some(format!("slot {}: {} can be opened again", slot.address, slot.path.display()));
+        for LeftOut { slot, next, probe } in &mut self.left_out {
+            match probe.as_ref().map(Receiver::try_recv) {
+                Some(Ok(true)) => {
+                    return Some(format!(
+                        "slot {}: {} can be opened again",
+                        slot.address,
+                        slot.path.display()
+                    ));
+                }
+                // Its device is a long time in answering.
+                Some(Err(TryRecvError::Empty)) => {}
+                Some(Ok(false) | Err(TryRecvError::Disconnected)) => *probe = None,
+                None if *next <= now => {
+                    *next = now + SLOTS;
+                    let before = self.past.known.get(&slot.address).cloned();
+                    *probe = slots::probe(slot, keeper.opener(), before)
+                        .inspect_err(|e| tracing::debug!("slot {}: {e}", slot.address))
+                        .ok();
+                }
+                None => {}
             }
         }
         None
@@ -213,7 +247,7 @@ impl<'a> Service<'a> {
         let waiting = Now::Waiting { why: why.to_owned(), next, pause: PAUSES.0, said };
         if let Now::Serving(appliance) = std::mem::replace(&mut self.now, waiting) {
             notify::alive();
-            let mut stopped = appliance.stop(PATIENCE);
+            let mut stopped = appliance.stop(PATIENCE, false);
             stopped.log(false);
             self.defective |= stopped.drained && !stopped.is_clean();
             self.refused.extend(stopped.refused.drain(..));
@@ -221,6 +255,7 @@ impl<'a> Service<'a> {
             // What has recovered since is well.
             self.past.failed.retain(|slot, _| !self.overview.serves(*slot));
             self.past.failed.extend(self.overview.failed());
+            self.past.known.append(&mut stopped.known);
             self.past.watch = std::mem::take(&mut stopped.watch);
             for held in stopped.held.drain(..).filter(|held| !held.slots.is_empty()) {
                 for slot in &held.slots {
@@ -321,7 +356,7 @@ impl<'a> Service<'a> {
         for (slot, e) in closed {
             tracing::error!("{}; the slot is not served until it can be opened", Causes(&e));
             let next = self.next_try(&mut pauses, slot.address.to_string());
-            self.left_out.push(LeftOut { slot, next });
+            self.left_out.push(LeftOut { slot, next, probe: None });
         }
         for (interface, e) in refused {
             tracing::error!("{}; {} is not served on until it can be", Causes(&e), interface.name);
@@ -347,7 +382,7 @@ impl<'a> Service<'a> {
     pub(super) fn stop(self, patience: Duration) -> bool {
         let clean = match self.now {
             Now::Serving(appliance) => {
-                let stopped = appliance.stop(patience);
+                let stopped = appliance.stop(patience, true);
                 stopped.log(true);
                 stopped.is_clean()
             }
@@ -358,7 +393,9 @@ impl<'a> Service<'a> {
         };
         let held = self.held.iter().filter(|held| !held.worker.is_over()).count();
         if held > 0 {
-            tracing::error!("the kernel keeps {held} threads of this process until their device answers");
+            tracing::error!(
+                "{held} threads of this process still wait for their device; what it was sent may be carried out later"
+            );
         }
         clean && held == 0 && !self.defective
     }

@@ -3,9 +3,10 @@
 //! Not here: who owns which slot (`topology`), reading or writing.
 //! Invariant: either every slot is open and no two share a byte of a backing, or none is.
 
+use super::recovery::Keepsake;
 use crate::appliance::config::Slot;
 use crate::appliance::control::overview::{Place, States};
-use crate::appliance::keeper::Keeper;
+use crate::appliance::keeper::{Keeper, Opener};
 use crate::appliance::state::store::{LoadError, Store};
 use crate::frame::WorkerId;
 use crate::limits::{self, SECTOR};
@@ -13,8 +14,11 @@ use crate::protocol::Address;
 use crate::shelf::{AtaText, SlotFacts, SlotState, TextError};
 use crate::storage::device::{self, Device, Durability, Identity, OpenError, Options};
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 /// A slot with its backing.
 #[derive(Debug)]
@@ -63,6 +67,16 @@ pub enum SlotError {
         /// Why not; names the file.
         source: LoadError,
     },
+    /// It is not what the slot served before it was started again in the same process.
+    #[error("slot {address}: {}: {what}; start xshelf again to serve it all the same", path.display())]
+    Changed {
+        /// The slot.
+        address: Address,
+        /// Its path.
+        path: PathBuf,
+        /// What is different.
+        what: String,
+    },
     /// IDENTIFY cannot carry what the device says of itself.
     #[error(
         "slot {address}: its device calls itself \"{text}\": {source}; give the slot a serial of its own"
@@ -85,6 +99,7 @@ impl SlotError {
             Self::Open { address, .. }
             | Self::Twice { address, .. }
             | Self::State { address, .. }
+            | Self::Changed { address, .. }
             | Self::Text { address, .. } => *address,
         }
     }
@@ -120,6 +135,38 @@ pub fn open(slots: &[Slot], keeper: &dyn Keeper) -> Result<Vec<OpenSlot>, SlotEr
         open.push(describe(slot, device)?);
     }
     Ok(open)
+}
+
+/// Compares the slots with what they were before, as far as that is known: hosts know nothing of a new start in the same
+/// process, and must not find another disk behind it.
+///
+/// # Errors
+/// [`SlotError::Changed`] of the first slot that has become another.
+pub fn compare(slots: &[OpenSlot], before: &BTreeMap<Address, Keepsake>) -> Result<(), SlotError> {
+    for OpenSlot { facts, device, .. } in slots {
+        let address = facts.address;
+        if let Some(what) = before.get(&address).and_then(|known| known.differs(device)) {
+            return Err(SlotError::Changed { address, path: device.path().to_path_buf(), what });
+        }
+    }
+    Ok(())
+}
+
+/// Tries whether the backing of a slot can be had, and is what it was `before`, in a thread of its own: a device that hangs
+/// is a long time in answering.
+///
+/// # Errors
+/// When no thread is to be had.
+pub fn probe(slot: &Slot, opener: Arc<dyn Opener>, before: Option<Keepsake>) -> io::Result<Receiver<bool>> {
+    let (sender, found) = sync_channel(1);
+    let (path, options) = (slot.path.clone(), options(slot));
+    std::thread::Builder::new().name("xshelf-probe".into()).spawn(move || {
+        let device = opener.claim(&path, options).and_then(|claim| device::measure(claim, &path, options));
+        let well = device.is_ok_and(|device| before.is_none_or(|known| known.differs(&device).is_none()));
+        // The device is closed again. Nobody listens any more: it was started again meanwhile.
+        let _ = sender.send(well);
+    })?;
+    Ok(found)
 }
 
 /// Gives the slots what hosts have set on them in an earlier run. What the configuration says of a config string holds for
@@ -187,13 +234,7 @@ fn open_backing(
     claims: &mut Vec<(Identity, OwnedFd)>,
     keeper: &dyn Keeper,
 ) -> Result<Device, OpenError> {
-    let path = &slot.path;
-    let options = Options {
-        read_only: slot.read_only,
-        write_back: slot.write_back,
-        offset: slot.offset,
-        length: slot.length,
-    };
+    let (path, options) = (&slot.path, options(slot));
     let parts = || all.iter().filter(|(other, _)| *other == identity).map(|(_, slot)| slot);
     if parts().count() == 1 {
         return device::measure(keeper.claim(path, options)?, path, options);
@@ -216,6 +257,15 @@ fn open_backing(
     };
     let file = keeper.open_again(claim.as_fd(), path, options)?;
     device::measure_part(file, claim, path, options)
+}
+
+fn options(slot: &Slot) -> Options {
+    Options {
+        read_only: slot.read_only,
+        write_back: slot.write_back,
+        offset: slot.offset,
+        length: slot.length,
+    }
 }
 
 fn describe(slot: &Slot, device: Device) -> Result<OpenSlot, SlotError> {
@@ -454,6 +504,20 @@ mod tests {
                 "{e}"
             );
         }
+    }
+
+    #[test]
+    fn a_probe_tells_whether_a_slot_can_be_had_and_claims_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = image(dir.path(), "a", 4096);
+        let all = slots(&[format!("7.0={a}")]);
+        let found = || probe(&all[0], DirectKeeper.opener(), None).unwrap().recv().unwrap();
+        assert!(found());
+        let held = open(&all, &DirectKeeper).unwrap();
+        assert!(!found(), "somebody has it");
+        drop(held);
+        std::fs::remove_file(&a).unwrap();
+        assert!(!found());
     }
 
     #[test]

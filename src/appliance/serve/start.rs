@@ -14,7 +14,7 @@ pub use stopped::{Held, Stopped};
 use super::describe::{PortLine, Serving, SlotLine};
 use super::monitor::{Monitor, Place};
 use super::ports::{Fate, Opened, judge};
-use super::recovery::Recovery;
+use super::recovery::{self, Keepsake, Recovery};
 use super::slots::{self, OpenSlot};
 use super::watch::{self, Kernel, Watch};
 use crate::appliance::check::machine;
@@ -135,6 +135,8 @@ pub struct Past {
     pub memory: Memory,
     /// Slots that promised nothing any more, and why: an end and a start mend nothing.
     pub failed: BTreeMap<Address, Why>,
+    /// What slots were known by that have been served.
+    pub known: BTreeMap<Address, Keepsake>,
     /// What was said of the counters.
     pub watch: Watch,
 }
@@ -201,6 +203,7 @@ impl Appliance {
     ) -> Result<Option<Self>, StartError> {
         let (mut store, ephemeral) = open_store(config, keeper, &past.memory)?;
         let mut slots = slots::open(&config.slots, keeper)?;
+        slots::compare(&slots, &past.known)?;
         let restored = slots::restore(&mut slots, &mut store)?;
         let mut ports = open_ports(config, keeper)?;
         let masks = tell_programs(&ports, &slots)?;
@@ -402,11 +405,25 @@ impl Appliance {
         self.note();
     }
 
-    /// Takes no new frames, lets what is in flight end for so long, and takes everything down.
+    /// Takes no new frames, lets what is in flight end for so long, and takes everything down. If it is not the `last`,
+    /// another will open the same slots.
     #[must_use]
-    pub fn stop(self, patience: Duration) -> Stopped {
+    pub fn stop(self, patience: Duration, last: bool) -> Stopped {
         let Self {
-            crew, shared, ports, counters, guard, clerk, watch, sockets, refused, _umem: umem, ..
+            crew,
+            shared,
+            ports,
+            counters,
+            guard,
+            clerk,
+            watch,
+            monitor,
+            recovery,
+            overview,
+            sockets,
+            refused,
+            _umem: umem,
+            ..
         } = self;
         let mut problems = Vec::new();
         for port in &ports {
@@ -416,7 +433,9 @@ impl Appliance {
                 }
             }
         }
-        let ended = crew.end(patience);
+        let ended = crew.end(patience, !last);
+        // Backings on their way to a worker or from it would keep the next one from them.
+        overview.parcels().for_each(recovery::close);
         let closed = clerk.close(CLOSING);
         if let Closed::Hanging(address) = closed {
             problems.push(format!(
@@ -452,6 +471,7 @@ impl Appliance {
             held,
             refused,
             contested,
+            known: recovery.keepsakes(&monitor),
             watch,
             patience,
             interfaces: ports.iter().map(|port| port.facts.name.clone()).collect(),

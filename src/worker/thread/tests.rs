@@ -57,6 +57,9 @@ impl Sleep for Resting {
         rustix::io::read(eventfd, &mut [0; 8]).unwrap();
         Woken::Event
     }
+
+    // Nobody else has what is in it.
+    fn end_patiently(&mut self) {}
 }
 
 fn crew(workers: u16, disk_capacity: usize) -> (Crew, Wire, Vec<Arc<Counters>>, Arc<Shared>) {
@@ -131,7 +134,7 @@ fn threads_serve_by_hand_off_and_end_with_every_chunk_at_home() {
             replies += 1;
         }
     }
-    let ended = crew.end(Duration::from_secs(60));
+    let ended = crew.end(Duration::from_secs(60), false);
     replies += std::iter::from_fn(|| wire.take()).count() as u64;
     assert!(ended.drained && ended.died.is_empty());
     let census: usize = ended.reports.iter().map(|r| r.census.total()).sum();
@@ -155,7 +158,7 @@ fn a_stuck_disk_ends_the_wait_and_is_named() {
     while shared.posts[0].pending() > 0 {
         std::thread::yield_now();
     }
-    let ended = crew.end(Duration::from_millis(100));
+    let ended = crew.end(Duration::from_millis(100), true);
     assert!(!ended.drained);
     assert_eq!(ended.reports[0].busy, [(Address { shelf: 1, slot: 0 }, 1)]);
     assert_eq!(ended.reports[0].census.total(), shared.layout.used());
@@ -199,7 +202,7 @@ fn a_port_that_takes_nothing_costs_no_cpu() {
     let flushes = wire.counts().flushes - before;
     assert!(flushes < 5_000, "{flushes} turns without effect");
     wire.set_transmission(Transmission::Open);
-    let ended = crew.end(Duration::from_secs(60));
+    let ended = crew.end(Duration::from_secs(60), false);
     assert!(ended.drained);
     assert_eq!(wire.take_all().len(), 1);
 }
@@ -256,7 +259,7 @@ fn a_worker_in_the_middle_of_a_turn_is_not_quiet() {
     let quiet = crew.is_quiet();
     entered.recv().unwrap();
     assert!(!quiet, "a stop would end it now, and its answer would never leave");
-    let ended = crew.end(Duration::from_secs(60));
+    let ended = crew.end(Duration::from_secs(60), false);
     assert!(ended.drained);
     assert_eq!(wire.take_all().len(), 1);
 }

@@ -351,3 +351,29 @@ fn a_slot_that_failed_has_failed_still_after_a_new_start_in_place() {
     world.until_condition("7.0", "serving");
     world.shelf.stop();
 }
+
+#[test]
+fn no_slot_is_opened_again_while_its_disk_may_still_carry_out_what_it_was_sent_before() {
+    let (lab, mut disk) = lab!("disk0");
+    // Two slots of one file: the claim is that of both, and not of what is under way to one of them.
+    let path = disk.path("disk0").display().to_string();
+    let half = SECTORS / 2;
+    let slots = [format!("7.0={path},length={half}s"), format!("7.1={path},offset={half}s"), neighbour(&lab)];
+    let world = World::new(&lab, &slots);
+    let mut client = world.client("7.0", false);
+    write(&mut client, 50);
+    disk.tell("hang disk0");
+    let until = Instant::now() + GUARD;
+    client.run_while(|_| world.slot("7.0").in_flight == 0 && Instant::now() < until).unwrap();
+    world.lab.ip(End::Target, &["link", "set", TARGET, "address", "02:00:00:00:be:ef"]);
+    world.until_said("slot 7.0: its device has not answered all it was sent", 1);
+    world.until_said("started again: serving 7.9 ", 1);
+    assert!(FaultDisk::number(&disk.tell("stats"), "held") > 0, "{}", world.shelf.said());
+    let done = world.ask(&["slot", "7.0", "recover"]);
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.starts_with("xshelf: slot 7.0 is not served before its device has answered"), "{done:?}");
+    disk.tell("unhang disk0");
+    world.until_said("slot 7.0: the device has answered; starting again in place", 1);
+    world.until_said("started again: serving 7.0 7.1 7.9 ", 1);
+    world.shelf.stop();
+}

@@ -203,18 +203,16 @@ fn one(
     let mix = ["--mode", "mix", "--reads", "70", "--destroy-data", "--depth", "4", "--sectors", "8"];
     let load = ["--seconds", &time, "--deadline", &patience, "--seed", seed];
     let load = Bench::start(lab, &common.binary, seven, &[mix.as_slice(), &load].concat())?.end();
-    if hangs {
-        disk.tell("unhang eighth");
-    }
+    // All of the seven have had their answers by now, or they would not have ended well: none waited for this.
+    let released = if hangs { FaultDisk::number(&disk.tell("unhang eighth"), "released") } else { 0 };
     let other = other.inspect(Bench::interrupt).map(Bench::end).transpose()?;
     let load = load?;
     load.well()?;
     other.iter().try_for_each(Reported::well)?;
-    let waited = longest(&load) / 1e6;
-    if waited >= seconds as f64 {
-        return Err(Failed::Wrong(format!(
-            "a request to another slot took {waited:.1} s: as long as the hang"
-        )));
+    if hangs && other.is_some() && released == 0 {
+        return Err(Failed::Wrong(
+            "nothing was at the eighth disk while it hung, so nothing was shown".into(),
+        ));
     }
     let answered = other.map_or(0, |o| o.requests("reads") + o.requests("writes"));
     Ok((load, answered))

@@ -3,9 +3,11 @@
 //! Not here: ending it (`start`).
 //! Invariant: an end is clean only if every request was answered and every chunk came home.
 
+use crate::appliance::serve::recovery::Keepsake;
 use crate::appliance::serve::watch::Watch;
 use crate::protocol::Address;
 use crate::worker::{Lingering, Report, Shared};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Slots with commands that a device has not answered, and may carry out at any time.
@@ -49,12 +51,14 @@ pub struct Stopped {
     pub drained: bool,
     /// Threads that died.
     pub died: usize,
-    /// Workers that the kernel keeps until their device answers.
+    /// Workers that are not gone before their device answers.
     pub held: Vec<Held>,
     /// Slots that were not served because of another target.
     pub refused: Vec<Address>,
     /// Slots that another target answers for, served or not.
     pub contested: Vec<Address>,
+    /// What its slots were known by.
+    pub known: BTreeMap<Address, Keepsake>,
     /// What was said of the counters.
     pub watch: Watch,
     /// How long was waited at most.
@@ -117,7 +121,7 @@ impl Stopped {
                 self.leaked
             );
         }
-        if !self.held.is_empty() {
+        if last && !self.held.is_empty() {
             tracing::error!(
                 "the kernel keeps {} threads of this process until their device answers; it cannot be killed before",
                 self.held.len()
@@ -147,6 +151,7 @@ mod tests {
             held: vec![],
             refused: vec![],
             contested: vec![],
+            known: BTreeMap::new(),
             watch: Watch::default(),
             patience: Duration::from_secs(10),
             interfaces: vec![],
