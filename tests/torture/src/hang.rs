@@ -119,8 +119,7 @@ fn longest(reported: &Reported) -> f64 {
 pub fn run(common: &Common, options: Options) -> Result<Outcome, Failed> {
     let lab = Lab::new("xshelf-torture-hang", Cable::default()).map_err(Failed::Skipped)?;
     let files = ["eighth=64M".to_owned()];
-    let disk = FaultDisk::mount(&common.faultdisk, &lab.path("mnt"), &files);
-    let mut disk = disk.map_err(Failed::Skipped)?;
+    let mut disk = common.disk(&lab, &files)?;
     let mut disks = Disks::default();
     for _ in 0..7 {
         disks.file(&lab, 64 << 20, "");

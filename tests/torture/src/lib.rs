@@ -17,6 +17,7 @@ pub mod yank;
 
 use std::path::PathBuf;
 use std::time::Instant;
+use xshelf_torment::{FaultDisk, Lab};
 
 /// What every run needs to know.
 #[derive(Clone, Debug)]
@@ -27,6 +28,20 @@ pub struct Common {
     pub faultdisk: PathBuf,
     /// Repeats the choices of another run. What the machine does in between nobody can repeat.
     pub seed: u64,
+}
+
+impl Common {
+    /// The disk that fails, with these files. Without FUSE there is none here; whatever else keeps it from being mounted is
+    /// a fault.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn disk(&self, lab: &Lab, files: &[String]) -> Result<FaultDisk, Failed> {
+        if !std::path::Path::new("/dev/fuse").exists() {
+            return Err(Failed::Skipped("no /dev/fuse here".into()));
+        }
+        FaultDisk::mount(&self.faultdisk, &lab.path("mnt"), files).map_err(Failed::Wrong)
+    }
 }
 
 /// Why a run did not end well.

@@ -11,7 +11,7 @@ use crate::{Common, Failed, Progress};
 use std::fmt;
 use std::time::Duration;
 use xshelf::initiator::pattern::Random;
-use xshelf_torment::{Cable, FaultDisk, Lab, Options, Shelf};
+use xshelf_torment::{Cable, Lab, Options, Shelf};
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +64,7 @@ pub fn run(common: &Common, times: u32) -> Result<Outcome, Failed> {
 fn one(common: &Common, random: &mut Random, outcome: &mut Outcome) -> Result<(), Failed> {
     let lab = Lab::new("xshelf-torture-yank", Cable::default()).map_err(Failed::Skipped)?;
     let files = ["file=16M".to_owned(), "device=16M".to_owned()];
-    let mut disk = FaultDisk::mount(&common.faultdisk, &lab.path("mnt"), &files).map_err(Failed::Skipped)?;
+    let mut disk = common.disk(&lab, &files)?;
     let mut disks = Disks::default();
     for _ in 0..5 {
         disks.file(&lab, 16 << 20, "");
