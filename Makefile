@@ -24,7 +24,7 @@ build: ## the release binary, target/release/xshelf
 demo: ## a shelf and an initiator in two network namespaces of this machine (root; DEMO_SECONDS=10)
 	@deploy/demo
 
-test: ## everything the gate runs (root): style, unit, integration, loom, namespaces, virtual machines
+test: ## everything the gate runs (root): style, unit, integration, simulator, loom, namespaces, virtual machines
 	@tests/run.sh
 
 test-unit: ## the tests that need neither root nor kernel features
@@ -35,6 +35,9 @@ test-vm: ## the Linux initiator in a virtual machine against xshelf (root)
 
 test-bare: ## installs, builds and tests in bare Debian roots (root)
 	@tests/run.sh bare
+
+simulate: ## lives through SEEDS=1000 worlds of the simulator, FROM=1, on all CPUs; or through the one of SEED=
+	@SEED=$(SEED) SEEDS=$(SEEDS) FROM=$(FROM) RUST_BACKTRACE=0 $(CARGO) test --quiet --profile simulate --test simulate -- --ignored --exact many --nocapture
 
 fuzz: ## looks for inputs that break the frame path or a file's reader (FUZZ_RUNS=200000 for each target)
 	@tests/fuzz/run.sh
@@ -99,4 +102,4 @@ uninstall: ## removes what install put there, but not the configuration
 clean: ## removes what cargo built
 	@$(CARGO) clean
 
-.PHONY: mutations sanitize help deps build demo test test-unit test-vm test-bare sanitize powercut torture-kill torture-wire torture-hang torture-rest fuzz fmt install uninstall clean
+.PHONY: mutations sanitize help deps build demo test test-unit test-vm test-bare simulate sanitize powercut torture-kill torture-wire torture-hang torture-rest fuzz fmt install uninstall clean

@@ -29,3 +29,5 @@ pub mod worker;
 pub mod appliance;
 
 pub mod initiator;
+
+pub mod sim;

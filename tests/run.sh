@@ -9,6 +9,7 @@
 #   unit         the library's own tests: pure core, properties; as root also those at the kernel's edge
 #   integration  tests/*.rs, but for the next
 #   e2e          the real binary between network namespaces (root)
+#   simulate     worlds of the simulator: the same ones every time, and fresh ones
 #   loom         the rings between workers under every interleaving
 #   outages      the real binary under verified load: killed, its power cut, on a bad wire (root)
 #   vm           the Linux initiator in a virtual machine, a quick choice of cases (root)
@@ -21,7 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tests/lib.sh
 . tests/lib.sh
 
-gate=(style unit integration loom e2e outages vm)
+gate=(style unit integration simulate loom e2e outages vm)
 case ${1:-} in
 -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit 0 ;;
 esac
@@ -29,7 +30,7 @@ groups=("$@")
 [ $# -gt 0 ] || groups=("${gate[@]}")
 for group in "${groups[@]}"; do
     case $group in
-    style | unit | integration | e2e | loom | outages | vm | vm-all | bare) ;;
+    style | unit | integration | simulate | e2e | loom | outages | vm | vm-all | bare) ;;
     *) echo "tests/run.sh: no group $group; try --help" >&2 && exit 2 ;;
     esac
     case $group in
@@ -181,6 +182,14 @@ for group in "${groups[@]}"; do
         ;;
     e2e)
         if build_tests; then run_list namespaces "$logs/tests.list" '^test e2e'; fi
+        ;;
+    simulate)
+        # Optimized, and with every assertion.
+        if build simulate --test simulate --profile simulate; then
+            while read -r _ name path; do
+                run_binary "simulator: $name" "$path" --ignored --skip many
+            done <"$logs/simulate.list"
+        fi
         ;;
     loom)
         # Optimized: a model runs its body some hundred thousand times.

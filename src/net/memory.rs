@@ -93,6 +93,9 @@ pub struct WireCounts {
     /// Frames the kernel would refuse to send: a piece without bytes, reaching past its chunk, or not lent. Their
     /// chunks complete, nothing is sent. Anything but 0 is a defect of the sender.
     pub invalid: u64,
+    /// Pieces whose bytes changed while they belonged to the kernel, as far as the wire watches ([`Wire::watch`]).
+    /// Anything but 0 is a defect of whoever wrote there.
+    pub touched: u64,
     /// Calls of flush.
     pub flushes: u64,
 }
@@ -102,7 +105,12 @@ struct Descriptor {
     address: u64,
     len: u32,
     more: bool,
+    /// Checksum of the bytes when the kernel got them, where the wire watches.
+    sum: u32,
 }
+
+/// What a watched chunk holds that was given to FILL.
+const POISON: u8 = 0xa5;
 
 /// The kernel's and the far side's half.
 #[derive(Debug)]
@@ -115,7 +123,7 @@ struct Far {
     rx_held: VecDeque<Descriptor>,
     tx: VecDeque<Descriptor>,
     /// Taken from TX, not yet completed.
-    in_flight: VecDeque<u64>,
+    in_flight: VecDeque<Descriptor>,
     completion: VecDeque<u64>,
     /// Bytes of the frame that is being taken from TX; `None` once a piece of it was invalid.
     sending: Option<Vec<u8>>,
@@ -124,9 +132,49 @@ struct Far {
     completions: Visibility,
     receptions: Visibility,
     counts: WireCounts,
+    watching: bool,
 }
 
 impl Far {
+    /// The checksum of a piece that the kernel has; 0 where nobody watches.
+    fn sum(&self, address: u64, len: u32) -> u32 {
+        if !self.watching {
+            return 0;
+        }
+        let at = (address % limits::CHUNK as u64) as usize;
+        match self.region.adopt(address) {
+            Ok(chunk) => {
+                let sum = crc32fast::hash(self.region.bytes(&chunk, at, len as usize));
+                let _ = self.region.lend(chunk);
+                sum
+            }
+            Err(_) => 0,
+        }
+    }
+
+    fn check(&mut self, piece: Descriptor) {
+        if self.watching && self.sum(piece.address, piece.len) != piece.sum {
+            self.counts.touched += 1;
+        }
+    }
+
+    /// Completes up to so many pieces that are in flight, the oldest first; returns how many.
+    fn finish(&mut self, most: usize) -> usize {
+        let n = most.min(self.in_flight.len());
+        for _ in 0..n {
+            let oldest = self.in_flight.pop_front();
+            self.finish_one(oldest);
+        }
+        n
+    }
+
+    fn finish_one(&mut self, piece: Option<Descriptor>) {
+        if let Some(piece) = piece {
+            self.check(piece);
+            self.completion.push_back(piece.address);
+        }
+    }
+
     fn deliver(&mut self, frame: &[u8]) -> Result<(), Dropped> {
         // As the kernel does: a frame without bytes still takes a descriptor.
         let capacity = self.config.capacity.clamp(1, limits::CHUNK);
@@ -145,9 +193,13 @@ impl Far {
             let Some(mut chunk) = self.fill.pop_front().and_then(|a| self.region.adopt(a).ok()) else {
                 return Err(Dropped::FillEmpty);
             };
+            if self.watching && self.region.bytes(&chunk, 0, limits::CHUNK).iter().any(|b| *b != POISON) {
+                self.counts.touched += 1;
+            }
             self.region.bytes_mut(&mut chunk, self.config.frame_at, bytes.len()).copy_from_slice(bytes);
             let address = self.region.lend(chunk) + self.config.frame_at as u64;
-            let descriptor = Descriptor { address, len: bytes.len() as u32, more: i + 1 < pieces };
+            let len = bytes.len() as u32;
+            let descriptor = Descriptor { address, len, more: i + 1 < pieces, sum: self.sum(address, len) };
             match self.receptions {
                 Visibility::AtOnce => self.rx.push_back(descriptor),
                 Visibility::Held => self.rx_held.push_back(descriptor),
@@ -158,7 +210,8 @@ impl Far {
 
     /// One piece from TX to the wire.
     fn take(&mut self, descriptor: Descriptor) {
-        let Descriptor { address, len, more } = descriptor;
+        let Descriptor { address, len, more, .. } = descriptor;
+        self.check(descriptor);
         let at = (address % limits::CHUNK as u64) as usize;
         let valid = len > 0 && at + len as usize <= limits::CHUNK;
         match self.region.adopt(address) {
@@ -174,7 +227,7 @@ impl Far {
             }
             Err(_) => self.sending = None,
         }
-        self.in_flight.push_back(address);
+        self.in_flight.push_back(descriptor);
         if !more {
             match self.sending.replace(Vec::new()) {
                 Some(frame) => {
@@ -184,7 +237,7 @@ impl Far {
                 None => self.counts.invalid += 1,
             }
             if self.completions == Visibility::AtOnce {
-                self.completion.extend(self.in_flight.drain(..));
+                self.finish(usize::MAX);
             }
         }
     }
@@ -248,6 +301,7 @@ impl MemoryQueue {
             completions: Visibility::default(),
             receptions: Visibility::default(),
             counts: WireCounts::default(),
+            watching: false,
         }));
         let wire = Wire { far: Arc::clone(&far) };
         let queue = Self {
@@ -280,7 +334,11 @@ impl Queue for MemoryQueue {
         let mut frames = 0;
         while frames < most {
             // Not locked while the sink runs: it may use the wire.
-            let Some(Descriptor { address, len, more }) = lock(&self.far).rx.pop_front() else { break };
+            let mut far = lock(&self.far);
+            let Some(piece) = far.rx.pop_front() else { break };
+            far.check(piece);
+            drop(far);
+            let Descriptor { address, len, more, .. } = piece;
             match self.assembler.take(&self.region, (address, len, more), torn) {
                 Step::More => {}
                 Step::Frame(frame) => {
@@ -298,7 +356,12 @@ impl Queue for MemoryQueue {
         let room = far.config.fill.saturating_sub(far.fill.len() + self.fill_staged.len());
         let from = free.len() - free.len().min(room);
         let before = self.fill_staged.len();
-        self.fill_staged.extend(free.drain(from..).rev().map(|chunk| self.region.lend(chunk)));
+        self.fill_staged.extend(free.drain(from..).rev().map(|mut chunk| {
+            if far.watching {
+                self.region.bytes_mut(&mut chunk, 0, limits::CHUNK).fill(POISON);
+            }
+            self.region.lend(chunk)
+        }));
         let moved = self.fill_staged.len() - before;
         self.given += moved as u64;
         moved
@@ -313,7 +376,7 @@ impl Queue for MemoryQueue {
         for (i, piece) in frame.pieces.into_iter().enumerate() {
             let (address, len) = (piece.address(), u32::from(piece.len));
             let _ = self.region.lend(piece.chunk);
-            self.tx_staged.push(Descriptor { address, len, more: i < last });
+            self.tx_staged.push(Descriptor { address, len, more: i < last, sum: far.sum(address, len) });
             self.transmitting += 1;
         }
         Ok(())
@@ -403,18 +466,13 @@ impl Wire {
         let mut far = lock(&self.far);
         far.completions = visibility;
         if visibility == Visibility::AtOnce {
-            let all = std::mem::take(&mut far.in_flight);
-            far.completion.extend(all);
+            far.finish(usize::MAX);
         }
     }
 
     /// Completes up to `most` pieces that are held, oldest first. Returns how many.
     pub fn complete(&self, most: usize) -> usize {
-        let mut far = lock(&self.far);
-        let n = most.min(far.in_flight.len());
-        let some: Vec<_> = far.in_flight.drain(..n).collect();
-        far.completion.extend(some);
-        n
+        lock(&self.far).finish(most)
     }
 
     /// Completes up to `most` pieces that are held, newest first: copy mode completes in any order.
@@ -423,7 +481,7 @@ impl Wire {
         let n = most.min(far.in_flight.len());
         for _ in 0..n {
             let last = far.in_flight.pop_back();
-            far.completion.extend(last);
+            far.finish_one(last);
         }
         n
     }
@@ -449,12 +507,18 @@ impl Wire {
 
     /// Puts a descriptor on RX that the kernel could not mean: what a defective driver would do.
     pub fn forge_reception(&self, address: u64, len: u32, more: bool) {
-        lock(&self.far).rx.push_back(Descriptor { address, len, more });
+        lock(&self.far).rx.push_back(Descriptor { address, len, more, sum: 0 });
     }
 
     /// Puts an address on COMPLETION that the kernel could not mean.
     pub fn forge_completion(&self, address: u64) {
         lock(&self.far).completion.push_back(address);
+    }
+
+    /// Watches from now on, as long as FILL and TX are empty, that nobody writes to memory while the kernel has it
+    /// ([`WireCounts::touched`]). Costs a look at every byte.
+    pub fn watch(&self) {
+        lock(&self.far).watching = true;
     }
 
     /// Chunks in FILL, as published.

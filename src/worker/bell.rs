@@ -45,6 +45,11 @@ impl<R: Ringer> Bell<R> {
         }
     }
 
+    /// Whether the receiver lies down, and nobody has rung since.
+    pub fn sleeps(&self) -> bool {
+        self.asleep.load(Ordering::Acquire)
+    }
+
     /// What wakes the receiver.
     pub fn ringer(&self) -> &R {
         &self.ringer

@@ -22,7 +22,7 @@ pub use counters::{Counter, Counters};
 pub use pace::Rate;
 pub use post::{Mail, Post};
 pub use thread::{Crew, Ended, Lingering, Report, Seat, SpawnError};
-pub use turn::{Census, Worker};
+pub use turn::{Census, Held, Worker};
 
 use crate::frame::{Chunk, Frame, Layout, Outgoing, PortId, QueueId, Region, WorkerId};
 use crate::limits;

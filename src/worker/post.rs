@@ -106,6 +106,23 @@ impl<F, H, C, R: Ringer> Post<F, H, C, R> {
         !(self.frames.is_empty() && self.homecomings.is_empty() && self.commands.is_empty())
     }
 
+    /// Shows every frame and every homecoming that waits. Only while no other thread uses the post: each is taken out and
+    /// put back, and keeps its place by that alone.
+    pub fn look(&self, mut frame: impl FnMut(&F), mut home: impl FnMut(&H)) {
+        for _ in 0..self.frames.len() {
+            if let Some(message) = self.frames.pop() {
+                frame(&message);
+                let _ = self.frames.push(message);
+            }
+        }
+        for _ in 0..self.homecomings.len() {
+            if let Some(message) = self.homecomings.pop() {
+                home(&message);
+                let _ = self.homecomings.push(message);
+            }
+        }
+    }
+
     /// The receiver's bell.
     pub fn bell(&self) -> &Bell<R> {
         &self.bell

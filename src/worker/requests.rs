@@ -181,9 +181,9 @@ impl Requests {
         Some(request)
     }
 
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Request> {
-        self.entries.iter().flatten()
+    /// All of them, with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Request)> {
+        (0..).zip(&self.entries).filter_map(|(ticket, entry)| Some((ticket, entry.as_ref()?)))
     }
 
     /// Takes all of them out.

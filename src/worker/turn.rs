@@ -25,7 +25,7 @@ use crate::frame::{
 };
 use crate::limits;
 use crate::net::{Flushed, Queue};
-use crate::protocol::Address;
+use crate::protocol::{Address, Mac};
 use crate::shelf::{self, Admitted, Condition, Decision, Order, Refusal, Slot};
 use crate::storage::{Done, FileId, Storage};
 use arrayvec::ArrayVec;
@@ -54,6 +54,21 @@ impl Census {
     pub fn total(&self) -> usize {
         self.home + self.requests + self.waiting + self.fill + self.transmit
     }
+}
+
+/// A command in the hands of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The worker's name for it.
+    pub ticket: u32,
+    /// Who asked.
+    pub source: Mac,
+    /// Its name there.
+    pub tag: [u8; 4],
+    /// It is equal to a write before it, and does not run.
+    pub is_copy: bool,
+    /// Number of the slot with this worker.
+    pub slot: u16,
 }
 
 /// One worker: its queues, its slots, its storage.
@@ -286,7 +301,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         let core = &self.core;
         let mut census = Census {
             home: core.runs.chunks_home() + core.own.len(),
-            requests: core.requests.iter().map(Request::chunks).sum::<usize>()
+            requests: core.requests.iter().map(|(_, request)| request.chunks()).sum::<usize>()
                 + core.changes.iter().map(Changes::chunks).sum::<usize>(),
             ..Census::default()
         };
@@ -304,6 +319,22 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
     #[must_use]
     pub fn board(&self) -> Arc<Board> {
         Arc::clone(&self.core.board)
+    }
+
+    /// Commands that wait for the disk, for each other, or for the state of their slot to be kept.
+    pub fn commands(&self) -> usize {
+        self.core.requests.len() + self.core.changes.iter().map(Changes::len).sum::<usize>()
+    }
+
+    /// The commands among those that the disk is to do.
+    pub fn held(&self) -> impl Iterator<Item = Held> + '_ {
+        self.core.requests.iter().map(|(ticket, request)| Held {
+            ticket,
+            source: request.admitted.ethernet.source,
+            tag: request.admitted.header.tag,
+            is_copy: request.is_copy,
+            slot: request.slot,
+        })
     }
 
     /// The storage.
@@ -353,10 +384,12 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         self.storage.turn();
         busy |= self.reap(shared);
         // Commands that waited for those that just ended start now, not in the next turn.
-        if !self.ready.is_empty() {
+        let waiting = self.ready.len();
+        if waiting > 0 {
             self.submit_ready(shared);
             self.storage.turn();
-            busy = true;
+            // A storage that takes no more has to let something end first, and tells when that happens.
+            busy |= self.ready.len() < waiting;
         }
         if self.swap_due {
             self.swap_disks(shared);

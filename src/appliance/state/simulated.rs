@@ -95,6 +95,13 @@ impl SimulatedDirectory {
             .collect()
     }
 
+    /// The process ends and another starts, without faults; the machine goes on and has lost nothing.
+    pub fn restart(&self) {
+        let mut disk = self.disk();
+        disk.faults.clear();
+        disk.dead = false;
+    }
+
     /// Loses what a crash may lose, and starts again, without faults. `choose(n)` decides among 0 to n-1.
     pub fn crash(&self, mut choose: impl FnMut(usize) -> usize) {
         let mut disk = self.disk();

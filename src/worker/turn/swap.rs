@@ -68,7 +68,7 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             cell.set_waited(Duration::ZERO);
         }
         // Those whose buffer the storage has.
-        for request in self.requests.iter().filter(|request| request.buffer.is_none()) {
+        for (_, request) in self.requests.iter().filter(|(_, request)| request.buffer.is_none()) {
             if let Some(cell) = self.board.slot(request.slot) {
                 cell.set_waited(cell.waited().max(self.now.saturating_sub(request.since)));
             }

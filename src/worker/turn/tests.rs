@@ -1115,6 +1115,21 @@ fn a_full_storage_is_tried_again() {
 }
 
 #[test]
+fn a_worker_whose_storage_is_full_and_hangs_may_sleep() {
+    let mut world = World::new(&Shape::default());
+    world.workers[0].storage_mut().set_capacity(1);
+    world.workers[0].storage_mut().schedule(Schedule::Held);
+    for tag in 0..4 {
+        world.send(0, &read(0, tag, tag as usize, 1));
+    }
+    let turned: Vec<bool> = (0..4).map(|t| world.workers[0].turn(Duration::from_millis(t))).collect();
+    assert_eq!(turned, [true, false, false, false], "nothing more can happen");
+    world.workers[0].storage_mut().schedule(Schedule::InOrder);
+    world.settle();
+    assert_eq!(world.replies(0).len(), 4);
+}
+
+#[test]
 fn a_port_that_does_not_transmit_holds_the_frames_back() {
     let mut world = World::new(&Shape::default());
     world.wires[0].set_transmission(Transmission::Refused);
