@@ -124,6 +124,8 @@ struct Core<Q: Queue, S: Storage> {
     requests: Requests,
     /// Requests that may run and that the storage has not taken yet.
     ready: VecDeque<u32>,
+    /// The storage takes no more until something ends there, which it tells.
+    storage_full: bool,
     /// Changes of the state of slots, by slot.
     changes: Vec<Changes>,
     /// When the next slot with a changed config string is to be announced.
@@ -193,6 +195,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
             changes: slots.iter().map(|_| Changes::default()).collect(),
             requests: Requests::new(requests, slots.len()),
             ready: VecDeque::with_capacity(requests),
+            storage_full: false,
             slots: slots
                 .into_iter()
                 .map(|plan| {
@@ -233,7 +236,7 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
     /// Whether there is something to do that no descriptor would wake us for, so that sleeping would be wrong.
     pub fn restless(&mut self) -> bool {
         let core = &mut self.core;
-        !core.ready.is_empty()
+        (!core.ready.is_empty() && !core.storage_full)
             || core.lanes.iter_mut().any(|lane| lane.flushed() == Flushed::Again || lane.queue.ready())
             || self.shared.posts[usize::from(core.id.0)].has_mail()
     }

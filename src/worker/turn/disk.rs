@@ -127,6 +127,8 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
         let io = request.io;
         match self.requests.insert(request) {
             Ok(ticket) => match self.slots[usize::from(slot)].order.begin(ticket, io) {
+                // Behind those that have waited longer.
+                shelf::Turn::Run if self.storage_full => self.ready.push_back(ticket),
                 shelf::Turn::Run => self.submit(shared, ticket),
                 shelf::Turn::Wait => self.counters.count(Counter::Parked),
             },
@@ -197,7 +199,9 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
     }
 
     pub(super) fn submit_ready(&mut self, shared: &Shared) {
-        for _ in 0..self.ready.len() {
+        self.storage_full = false;
+        // It is full for all of them alike, until something ends there.
+        while !self.storage_full {
             let Some(ticket) = self.ready.pop_front() else { break };
             self.submit(shared, ticket);
         }
@@ -258,7 +262,8 @@ impl<Q: Queue, S: Storage> Core<Q, S> {
             }
             Err(job) => {
                 request.buffer = Some(job.buffer);
-                self.ready.push_back(ticket);
+                self.storage_full = true;
+                self.ready.push_front(ticket);
             }
         }
     }
