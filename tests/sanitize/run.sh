@@ -56,7 +56,7 @@ miri() {
 sanitized() {
     # Leaks are counted by the frame ledger; what a thread that the kernel holds cannot free is no finding.
     RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Cforce-frame-pointers=yes" CARGO_TARGET_DIR=target/address \
-        ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 PROPTEST_CASES=${SANITIZE_CASES:-8} \
+        ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:suppressions=$PWD/tests/sanitize/address.supp PROPTEST_CASES=${SANITIZE_CASES:-8} \
         cargo test --locked --no-fail-fast --target "$host" "$@"
 }
 
