@@ -542,6 +542,11 @@ fn without_a_socket_frames_pass() {
     });
 }
 
+/// Not at once: a child that another test is about to start has a copy of the descriptor until its exec.
+fn detached() {
+    namespace::eventually("the program is detached", || nic::facts(TARGET).unwrap().programs.is_empty());
+}
+
 #[test]
 fn attaching_is_exclusive_and_ends_with_its_owner() {
     alone(|| {
@@ -566,10 +571,12 @@ fn attaching_is_exclusive_and_ends_with_its_owner() {
                 assert_eq!(*programs, now.programs);
                 assert_eq!(second.attached(), None);
             }
+            first.detach();
+            detached();
         }
+        first.attach(AttachMode::Native, &facts).unwrap();
         drop(first);
-        // Not at once: a child that another test is about to start has a copy of the descriptor until its exec.
-        namespace::eventually("the program is detached", || nic::facts(TARGET).unwrap().programs.is_empty());
+        detached();
     });
 }
 

@@ -7,7 +7,7 @@
 #
 #   style        formatting, clippy, shell scripts, systemd units
 #   unit         the library's own tests: pure core, properties; as root also those at the kernel's edge
-#   integration  tests/*.rs, but for the next
+#   integration  tests/*.rs, but for the next two
 #   e2e          the real binary between network namespaces (root)
 #   simulate     worlds of the simulator: the same ones every time, and fresh ones
 #   loom         the rings between workers under every interleaving
@@ -178,7 +178,7 @@ for group in "${groups[@]}"; do
         if build_tests; then run_list unit "$logs/tests.list" '^(lib|bin) '; fi
         ;;
     integration)
-        if build_tests; then run_list integration "$logs/tests.list" '^test [^e]|^test e[^2]'; fi
+        if build_tests; then run_list integration "$logs/tests.list" '^test ([^es]|e[^2]|s[^i])'; fi
         ;;
     e2e)
         if build_tests; then run_list namespaces "$logs/tests.list" '^test e2e'; fi
@@ -187,7 +187,7 @@ for group in "${groups[@]}"; do
         # Optimized, and with every assertion.
         if build simulate --test simulate --profile simulate; then
             while read -r _ name path; do
-                run_binary "simulator: $name" "$path" --ignored --skip many
+                run_binary "simulator: $name" "$path" --include-ignored --skip many
             done <"$logs/simulate.list"
         fi
         ;;
