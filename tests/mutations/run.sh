@@ -67,7 +67,7 @@ catch() {
         ;;
     powercut)
         timeout --kill-after=10 1800 make --no-print-directory powercut CUTS="${CUTS:-40}" >"$log" 2>&1 </dev/null || status=$?
-        took=$(grep -iE '^(cut|powercut).*' "$log" | tail -n 1 | cut -c1-100)
+        took=$(sed -nE 's/^LOST with (cut [0-9]+):$/lost with \1/p' "$log" | head -n 1)
         ;;
     *)
         echo "$0: no way of catching called $1" >&2
