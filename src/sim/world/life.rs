@@ -607,7 +607,6 @@ impl World {
             taken += counters.get(Counter::Received) + counters.get(Counter::WildcardRequests);
             taken += counters.get(Counter::HandedOver);
             ended += Counter::ENDS.iter().map(|&c| counters.get(c)).sum::<u64>();
-            in_flight += 0;
         }
         // A frame that is handed over has ended with one and begun with another: between the two it lies in the ring, and
         // counts with those in flight.
