@@ -33,6 +33,8 @@ struct Change {
     fate: Fate,
     /// Safe with its answer.
     forced: bool,
+    /// A flush that failed has told that it may be lost: no later flush makes it safe.
+    doubted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -75,7 +77,7 @@ impl Arrivals {
     /// A change of a sector has arrived. `forced`: once it is answered well, it is safe.
     pub fn change(&mut self, at: usize, seq: u64, stamp: Stamp, forced: bool) {
         if let Some(sector) = self.sectors.get_mut(at) {
-            sector.changes.push(Change { seq, stamp, fate: Fate::Open, forced });
+            sector.changes.push(Change { seq, stamp, fate: Fate::Open, forced, doubted: false });
         }
     }
 
@@ -100,6 +102,15 @@ impl Arrivals {
     /// A flush that arrived at this place was answered well.
     pub fn flushed(&mut self, seq: u64) {
         self.flushed = self.flushed.max(seq);
+    }
+
+    /// A flush of the slot failed, and now it serves again as if nothing had been: what no flush had made safe before may be
+    /// lost, whatever later ones say. Before that, none may be answered well.
+    pub fn doubt(&mut self) {
+        let flushed = self.flushed;
+        let unsafe_yet = |c: &&mut Change| c.seq >= flushed && !c.forced;
+        let changes = self.sectors.iter_mut().flat_map(|sector| &mut sector.changes);
+        changes.filter(unsafe_yet).for_each(|change| change.doubted = true);
     }
 
     /// Whether who came at this place may see this.
@@ -136,7 +147,8 @@ impl Arrivals {
             if memory {
                 sector.before = vec![0];
             } else {
-                let safe = |c: &&Change| c.fate == Fate::Good && (c.forced || c.seq < self.flushed);
+                let safe =
+                    |c: &&Change| c.fate == Fate::Good && (c.forced || c.seq < self.flushed && !c.doubted);
                 let last = sector.changes.iter().rposition(|c| safe(&c));
                 if last.is_some() {
                     sector.before.clear();
@@ -223,6 +235,15 @@ impl History {
         }
     }
 
+    /// As [`Arrivals::doubt`]: what was answered until now is made safe by no later flush.
+    pub fn doubt(&mut self) {
+        // As a power cut for answers and flushes that are on their way, though nothing is lost yet.
+        self.cuts += 1;
+        for register in &mut self.registers {
+            (register.cut, register.answered) = (register.floor, register.safe);
+        }
+    }
+
     /// A read that began when `floor` was certain saw this. False when it may not.
     pub fn seen(&mut self, at: usize, stamp: Stamp, floor: u32, cuts: u32) -> bool {
         let Some(register) = self.registers.get_mut(at) else { return false };
@@ -271,5 +292,77 @@ impl History {
             }
             (register.floor, register.cut, register.answered) = (register.safe, register.safe, register.safe);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Stamp = 0;
+    const NEW: Stamp = 0x1_00;
+
+    /// A sector is written, and answered; then perhaps doubted, and flushed.
+    fn written(doubted: bool, forced: bool) -> Arrivals {
+        let mut slot = Arrivals::new(1);
+        slot.change(0, 1, NEW, forced);
+        slot.ended(0, 1, Fate::Good, u64::MAX, true);
+        if doubted {
+            slot.doubt();
+        }
+        slot.flushed(2);
+        slot
+    }
+
+    #[test]
+    fn what_a_failed_flush_was_for_no_later_one_makes_safe() {
+        for (doubted, forced, lost) in [(false, false, false), (true, false, true), (true, true, false)] {
+            let mut slot = written(doubted, forced);
+            assert!(!slot.allows(0, 3, OLD) && slot.allows(0, 3, NEW), "as long as there is power");
+            slot.crash(false, false);
+            assert!(!slot.allows(0, 3, OLD), "or the process alone is gone");
+            slot.crash(true, false);
+            assert!(slot.allows(0, 3, NEW));
+            assert_eq!(slot.allows(0, 3, OLD), lost, "doubted {doubted}, forced {forced}");
+        }
+    }
+
+    #[test]
+    fn what_was_safe_before_a_flush_failed_stays_so() {
+        let mut slot = written(false, false);
+        slot.doubt();
+        slot.crash(true, false);
+        assert!(!slot.allows(0, 3, OLD));
+    }
+
+    #[test]
+    fn hosts_know_no_more_than_what_was_flushed_before_the_failure() {
+        for doubted in [false, true] {
+            let mut history = History::new(1);
+            history.begin(0, NEW);
+            history.written(0, NEW, false, 0);
+            if doubted {
+                history.doubt();
+            }
+            let (floors, cuts) = history.answered();
+            history.flushed(&floors, cuts);
+            let (floors, cuts) = history.floors(0..1);
+            assert!(!history.seen(0, OLD, floors[0], cuts), "as long as there is power");
+            history.cut_power(false);
+            let (floors, cuts) = history.floors(0..1);
+            assert_eq!(history.seen(0, OLD, floors[0], cuts), doubted);
+        }
+    }
+
+    #[test]
+    fn an_answer_from_before_the_failure_counts_for_no_flush_after_it() {
+        let mut history = History::new(1);
+        history.begin(0, NEW);
+        history.doubt();
+        history.written(0, NEW, false, 0);
+        let (floors, cuts) = history.answered();
+        history.flushed(&floors, cuts);
+        history.cut_power(false);
+        assert!(history.seen(0, OLD, history.floors(0..1).0[0], 2));
     }
 }

@@ -91,6 +91,10 @@ pub struct Disk {
     pub read_faults: u64,
     /// As above.
     pub change_faults: u64,
+    /// Written through the page cache, where a loss is told once, and perhaps to another command.
+    pub cached: bool,
+    /// What had completed may be lost, and nobody will be told of it again.
+    doubtful: bool,
 }
 
 impl Disk {
@@ -117,7 +121,14 @@ impl Disk {
             ended: 0,
             read_faults: 0,
             change_faults: 0,
+            cached: false,
+            doubtful: false,
         }
+    }
+
+    /// Whether, since this was asked last, a loss was told.
+    pub fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.doubtful)
     }
 
     fn put(&mut self, at: usize, stamp: Stamp, serial: u64) {
@@ -154,6 +165,7 @@ impl Disk {
 
     /// A flush of the changes that had completed up to this one.
     fn flush(&mut self, last: u64, succeeds: bool) {
+        self.doubtful |= !succeeds;
         for sector in &mut self.sectors {
             let covered = |entry: &Entry| (1..=last).contains(&entry.ended);
             if !succeeds {
@@ -307,6 +319,7 @@ impl SimStorage {
             return;
         };
         let mut disk = disk.borrow_mut();
+        let lost = self.tell_another(&disk, at);
         let running = &mut self.running[at];
         check_untouched(&self.luck, &self.region, running);
         if running.phase == Phase::Begun {
@@ -323,6 +336,7 @@ impl SimStorage {
             return;
         }
         let rest = match running.failure {
+            None if lost => u64::MAX,
             Some(_) => !running.first & self.luck.next() & self.luck.next(),
             None => !running.first,
         };
@@ -330,7 +344,10 @@ impl SimStorage {
         let mut running = self.running.swap_remove(at);
         let range = running.range();
         let succeeds = running.failure.is_none();
-        if running.changes() && succeeds {
+        if running.changes() && lost {
+            disk.end(range.clone(), running.serial);
+            disk.curse(range, running.serial);
+        } else if running.changes() && succeeds {
             self.write_units(&mut disk, &mut running);
             disk.end(range.clone(), running.serial);
             if disk.backing == Backing::Through || running.job.verb == Verb::WriteThrough {
@@ -339,7 +356,7 @@ impl SimStorage {
         } else if running.changes() {
             disk.curse(range, running.serial);
         } else if running.job.verb == Verb::Flush {
-            disk.flush(running.before, succeeds);
+            disk.flush(running.before, succeeds && !lost);
         }
         let sectors = running.range();
         let sectors = sectors.start as u64..sectors.end as u64;
@@ -349,6 +366,31 @@ impl SimStorage {
         });
         let result = running.failure.map_or(Ok(()), Err);
         self.done.push_back(Done { ticket: running.job.ticket, buffer: running.job.buffer, result });
+    }
+
+    /// A command that fails through the page cache may end well, and another one hears of the loss: the kernel tells it once,
+    /// to whichever asks first (`file_check_and_advance_wb_err`). True when this one has lost data and is not told.
+    fn tell_another(&mut self, disk: &Disk, at: usize) -> bool {
+        let told = |r: &Running| {
+            let through = disk.backing == Backing::Through && r.job.verb == Verb::Write;
+            through || matches!(r.job.verb, Verb::WriteThrough | Verb::Flush)
+        };
+        let one = &self.running[at];
+        let heard = matches!(one.failure, Some(Failure::Errno(libc::EIO | libc::ETIMEDOUT)));
+        let ends = one.phase == Phase::Half && heard;
+        if !ends || !disk.cached || !told(one) {
+            return false;
+        }
+        let file = one.job.file;
+        let mut others = (0..self.running.len()).filter(|&i| i != at);
+        let other = others.find(|&i| {
+            let r = &self.running[i];
+            r.job.file == file && r.failure.is_none() && told(r)
+        });
+        let Some(other) = other else { return false };
+        self.luck.count(Kind::ToldAnother);
+        self.running[other].failure = self.running[at].failure.take();
+        true
     }
 
     /// The rest of the units is written as it was read.

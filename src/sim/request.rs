@@ -292,6 +292,16 @@ pub fn opcode(what: What, luck: &Luck) -> u8 {
     }
 }
 
+/// A read of the config string of all slots, by somebody who is no host.
+pub fn search(port: Mac, frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.resize(limits::MIN_FRAME, 0);
+    let ethernet =
+        Ethernet { destination: port, source: super::shape::mac(4, 3), tag: None, ethertype: ETHERTYPE_AOE };
+    ethernet.emit(frame);
+    Header::request(Address::ANY, Command::Config, 1).emit(&mut frame[ethernet.len()..]);
+}
+
 /// A frame that nobody in his right mind sends, from a host that is none of ours.
 pub fn garbage(luck: &Luck, port: Mac, address: Address, frame: &mut Vec<u8>) {
     frame.clear();

@@ -142,6 +142,8 @@ pub struct Shape {
     pub stall: u64,
     /// Of 1,000 saves of state, those that fail.
     pub save_faults: u64,
+    /// Of 1,000 requests for data, those that are a flush instead.
+    pub flushes: u64,
     /// Of 1,000 reservations, those that keep a host out.
     pub keep_out: u64,
     /// Time between two mischiefs of rings and disks.
@@ -195,7 +197,7 @@ impl Shape {
             ports.push(PortShape { mac: mac(0, p + 1), mtu, room, pieces, queues: of_port });
         }
         let careful = luck.permille(500);
-        let failing = luck.permille(200);
+        let failing = luck.permille(300);
         let slots = (0..luck.among(1, 4) as usize).map(|s| Self::slot(luck, s, workers, failing)).collect();
         let shares = (0..workers)
             .map(|w| WorkerShare {
@@ -249,6 +251,7 @@ impl Shape {
             scattered: luck.permille(300),
             stall: luck.pick(&[0, 0, 2]),
             save_faults: luck.pick(&[0, 0, 100]),
+            flushes: luck.pick(&[10, 10, 10, 150]),
             keep_out: luck.pick(&[0, 0, 200]),
             mischief: luck.pick(&[1, 4, 20]) * MILLI,
             crashes,
@@ -258,7 +261,7 @@ impl Shape {
     fn slot(luck: &Luck, s: usize, workers: usize, failing: bool) -> SlotShape {
         let backing = luck.pick(&[Backing::Through, Backing::Through, Backing::Back, Backing::Ram]);
         let unit = luck.pick(&[1, 1, 8]);
-        let faulty = luck.permille(300);
+        let faulty = luck.permille(if failing { 600 } else { 300 });
         let rate = |on: bool, most: u64| if on { luck.below(most + 1) } else { 0 };
         SlotShape {
             address: Address { shelf: luck.pick(&[7, 7, 9]), slot: s as u8 },
@@ -268,14 +271,14 @@ impl Shape {
             backing,
             unit,
             tear: luck.pick(&[1, 8]),
-            cached: luck.permille(300),
+            cached: luck.permille(if failing { 600 } else { 300 }),
             trim: luck.permille(600),
             mean: luck.pick(&[10, 50, 200, 1000]) * MICRO,
             faults: Faults {
                 read: rate(faulty, 20),
-                write: rate(failing && faulty, 5),
+                write: rate(failing && faulty, 20),
                 no_room: rate(faulty, 20),
-                flush: rate(failing && faulty, 50),
+                flush: rate(failing && faulty, 150),
                 trim: rate(failing && faulty, 50),
                 slow: rate(luck.permille(400), 20),
             },

@@ -112,6 +112,8 @@ kinds! {
     FlushFaults = "flushes failed",
     /// TRIMs that failed.
     TrimFaults = "trims failed",
+    /// Losses that the page cache told to another command than the one that had them.
+    ToldAnother = "losses told to another",
     /// Commands that ended short.
     Short = "transfers cut short",
     /// EIO.
@@ -158,6 +160,14 @@ kinds! {
     DropHandOver = "dropped, hand-over full",
     /// Dropped: wildcard not passed on.
     DropWildcards = "wildcards not passed on",
+    /// Dropped: wildcards of one host that came too often.
+    DropTooOften = "wildcards too often",
+    /// Dropped: a host's or a slot's share was used up.
+    DropShare = "dropped, share used up",
+    /// Slots that got another backing after a failure.
+    Recovered = "slots recovered",
+    /// Slots that failed, or whose device was gone.
+    SlotsFailed = "slots failed",
     /// Dropped: too many changes.
     DropChanges = "dropped, too many changes",
     /// Dropped: too many pieces.

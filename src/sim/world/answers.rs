@@ -8,7 +8,9 @@ use super::{Event, FIRST_TAG, Fate, Stage, World};
 use crate::limits::{self, SECTOR};
 use crate::protocol::ata::{self, Ata};
 use crate::protocol::config::Config;
-use crate::protocol::{AoeError, Command, Ethernet, Flags, Header};
+use crate::protocol::mask::{self, Mask, MaskError};
+use crate::protocol::reserve::{self, Reserve};
+use crate::protocol::{AoeError, Command, Ethernet, Flags, Header, Mac};
 use crate::sim::disk::Backing;
 use crate::sim::luck::Nanos;
 use crate::sim::request::{self, What};
@@ -27,6 +29,10 @@ fn parse(frame: &[u8]) -> Option<Answer<'_>> {
     let header = Header::parse(frame.get(ethernet.len()..)?)?;
     let argument = frame.get(ethernet.len() + limits::AOE_HEADER..)?;
     Some(Answer { ethernet, header, argument })
+}
+
+fn mac_at(bytes: &[u8]) -> Option<Mac> {
+    bytes.first_chunk().copied().map(Mac)
 }
 
 impl Answer<'_> {
@@ -311,7 +317,37 @@ impl World {
                 }
                 Ok(())
             }
+            What::Mask { .. } => {
+                let list = Mask::parse(answer.argument);
+                if list.is_some_and(|list| list.error == MaskError::Unspecified as u8)
+                    && self.states.has_failed(slot)
+                {
+                    return Ok(());
+                }
+                let list = list.filter(|mask| mask.error == 0);
+                let entries = answer.argument.get(limits::MASK_SECTION..).unwrap_or_default();
+                let entries = entries.chunks_exact(mask::DIRECTIVE);
+                let list = list.map(|mask| entries.take(mask.count.into()).filter_map(|e| mac_at(&e[2..])));
+                self.check_list(id, slot, false, list.map(Iterator::collect))
+            }
+            What::Reserve { .. } | What::Release => {
+                let list = Reserve::parse(answer.argument);
+                let entries = answer.argument.get(reserve::HEADER..).unwrap_or_default();
+                let list = list.map(|list| reserve::addresses(entries).take(list.count.into()).collect());
+                self.check_list(id, slot, true, list)
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// A list of hosts that a slot answers with has to have been in force.
+    fn check_list(&self, id: u32, slot: usize, reserved: bool, list: Option<Vec<Mac>>) -> Result<(), String> {
+        match list {
+            None => Err(format!("no list in the answer to {}", self.tell(id as usize))),
+            Some(list) if self.states.had_list(slot, reserved, &list) => Ok(()),
+            Some(list) => {
+                Err(format!("{list:?} is answered, and never was in force: {}", self.tell(id as usize)))
+            }
         }
     }
 

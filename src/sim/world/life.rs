@@ -8,15 +8,15 @@ use super::{Event, FIRST_TAG, Fate, Op, Stage, What, World};
 use crate::frame::{Frame, Layout, QueueId, Region, WorkerId};
 use crate::limits;
 use crate::net::memory::{Dropped, MemoryQueue, Transmission, Visibility, Wire};
-use crate::shelf::{self, Routes, SlotFacts};
+use crate::shelf::{self, Condition, Routes, SlotFacts};
 use crate::sim::disk::{Backing, SimStorage};
 use crate::sim::luck::{MICRO, MILLI, Nanos, SECOND};
 use crate::sim::request;
 use crate::sim::totals::Kind;
 use crate::storage::FileId;
 use crate::worker::{
-    Control, Counter, Counters, Errand, EventFd, HandOver, Homecoming, Plan, Port, Post, Shared, SlotPlan,
-    Worker,
+    Board, Control, Counter, Counters, Errand, EventFd, HandOver, Homecoming, Plan, Port, Post, Shared,
+    SlotPlan, Worker,
 };
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -65,6 +65,19 @@ struct Seat {
     ops: Vec<u32>,
     /// The end of a command of the disk for which it is planned to wake.
     disk_due: Option<Nanos>,
+    board: Arc<Board>,
+    /// Its slots, in its order.
+    slots: Vec<Watched>,
+}
+
+/// What is known of a slot that the board tells of.
+struct Watched {
+    /// Its number in the world.
+    slot: usize,
+    /// How often its backing was replaced.
+    swaps: u32,
+    /// It does not serve all that it should.
+    bad: bool,
 }
 
 /// A life.
@@ -167,8 +180,8 @@ impl World {
             };
             let lanes = (0..lanes.len()).filter(|&q| lanes[q].worker == w).collect();
             let worker = Worker::new(plan, queues, storage).map_err(|e| e.to_string())?;
+            let watched = mine().map(|(slot, _)| Watched { slot, swaps: 0, bad: false });
             seats.push(Seat {
-                worker,
                 counters,
                 lanes,
                 handed: VecDeque::new(),
@@ -179,6 +192,9 @@ impl World {
                 turns: 0,
                 ops: Vec::new(),
                 disk_due: None,
+                board: worker.board(),
+                slots: watched.collect(),
+                worker,
             });
         }
         let workers = seats.len();
@@ -325,6 +341,7 @@ impl World {
         let seat = &mut life.seats[worker];
         let busy = seat.worker.turn(now);
         seat.turns += 1;
+        self.watch_slots(&mut life, worker);
         self.passed_on(&mut life, worker, onward)?;
         self.took(&mut life, worker, arrivals)?;
         self.check_life(&mut life)?;
@@ -604,6 +621,9 @@ impl World {
             if counters.get(Counter::Defects) > 0 {
                 return Err("a worker counts a defect".into());
             }
+            if counters.get(Counter::DropNoRoom) > 0 {
+                return Err("a reply found no room in its chunk, and there is room for the longest".into());
+            }
             taken += counters.get(Counter::Received) + counters.get(Counter::WildcardRequests);
             taken += counters.get(Counter::HandedOver);
             ended += Counter::ENDS.iter().map(|&c| counters.get(c)).sum::<u64>();
@@ -700,6 +720,8 @@ impl World {
                 (Counter::DropRuns, Kind::DropRuns),
                 (Counter::DropHandOver, Kind::DropHandOver),
                 (Counter::DropWildcards, Kind::DropWildcards),
+                (Counter::DropTooOften, Kind::DropTooOften),
+                (Counter::DropShare, Kind::DropShare),
                 (Counter::DropChanges, Kind::DropChanges),
                 (Counter::DropOversized, Kind::DropOversized),
                 (Counter::Announcements, Kind::Announcements),
@@ -707,6 +729,61 @@ impl World {
                 self.luck.add(kind, seat.counters.get(counter));
             }
         }
+    }
+
+    // ----------------------------------------------------------- recovery
+
+    /// What became of a worker's slots in its last turn.
+    fn watch_slots(&mut self, life: &mut Life, worker: usize) {
+        let seat = &mut life.seats[worker];
+        for (number, watched) in (0u16..).zip(&mut seat.slots) {
+            let Some(cell) = seat.board.slot(number) else { continue };
+            let slot = watched.slot;
+            if cell.swaps() != watched.swaps {
+                watched.swaps = cell.swaps();
+                self.luck.count(Kind::Recovered);
+                self.luck.trace(|| format!("slot {slot} of the process has another backing"));
+                self.slots[slot].doubt();
+                // What it gave back.
+                let _ = cell.collect();
+            }
+            let bad = cell.condition() != Condition::Serving;
+            if std::mem::replace(&mut watched.bad, bad) || !bad {
+                continue;
+            }
+            self.luck.count(Kind::SlotsFailed);
+            self.luck.trace(|| format!("slot {slot} of the process is now {:?}", cell.condition()));
+            // Or nobody sees to it, until everything heals.
+            if self.luck.permille(700) || self.healed.is_some() {
+                let (after, life) = (self.luck.about(self.luck.pick(&[MILLI, 20 * MILLI])), self.lives);
+                self.plan(after, Event::Recover { slot, life });
+            }
+        }
+    }
+
+    /// Whoever looks after the devices gives a slot another way to its disk.
+    pub(super) fn recover(&mut self, slot: usize, life: u64) {
+        let owner = self.shape.slots[slot].owner;
+        let Some(process) = self.life.as_mut().filter(|_| life == self.lives) else { return };
+        let seat = &process.seats[usize::from(owner.0)];
+        let Some(number) = seat.slots.iter().position(|watched| watched.slot == slot) else { return };
+        let number = number as u16;
+        let Some(cell) = seat.board.slot(number) else { return };
+        cell.bring(Box::new(()));
+        if !process.command(owner, Control::Replace { slot: number }) {
+            let _ = cell.take();
+            return self.plan(MILLI, Event::Recover { slot, life });
+        }
+        self.wake_if_rung();
+    }
+
+    /// Somebody sees to all slots that do not serve.
+    pub(super) fn recover_all(&mut self) {
+        let seats = self.life.iter().flat_map(|life| &life.seats);
+        let bad = seats.flat_map(|seat| &seat.slots).filter(|watched| watched.bad);
+        let bad: Vec<_> = bad.map(|watched| watched.slot).collect();
+        let life = self.lives;
+        bad.into_iter().for_each(|slot| self.recover(slot, life));
     }
 
     // -------------------------------------------------------------- crash
@@ -742,6 +819,7 @@ impl World {
         for s in 0..self.slots.len() {
             let memory = self.is_memory(s);
             let slot = &mut self.slots[s];
+            slot.doubt();
             slot.arrivals.crash(power, memory);
             if power {
                 slot.disk.borrow_mut().cut_power(&self.luck);

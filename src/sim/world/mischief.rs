@@ -4,10 +4,14 @@
 //! Invariant: everything that is broken is planned to be well again.
 
 use super::{Event, World};
+use crate::limits;
 use crate::net::memory::{Transmission, Visibility};
 use crate::sim::luck::{MICRO, MILLI, Nanos, SECOND};
 use crate::sim::request;
 use crate::sim::totals::Kind;
+
+/// Searches for all slots that come in one millisecond: twice what one host may ask at once.
+const FLOOD: u32 = 2 * limits::WILDCARD_RATE.burst;
 
 /// Something that is broken and becomes well again; a queue or a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +50,9 @@ impl World {
         }
         let again = 10 * MICRO + self.luck.about(self.shape.mischief);
         self.plan(again, Event::Mischief);
+        if self.luck.permille(1) {
+            return self.flood();
+        }
         let queue = self.luck.index(self.shape.queues.len());
         let slot = self.luck.index(self.slots.len());
         let what = match self.luck.below(8) {
@@ -105,6 +112,18 @@ impl World {
         }
         self.broken.0.push(what);
         self.plan(lasts, Event::Relief(what));
+    }
+
+    /// One that is no host of ours asks for all slots, again and again.
+    fn flood(&mut self) {
+        let port = self.luck.index(self.shape.ports.len());
+        for _ in 0..FLOOD {
+            let mut frame = self.frame();
+            request::search(self.shape.ports[port].mac, &mut frame);
+            let queue = self.luck.pick(&self.shape.ports[port].queues);
+            let after = self.luck.below(MILLI);
+            self.plan(after, Event::Arrive { port, queue, sent: None, frame });
+        }
     }
 
     /// Something is well again.

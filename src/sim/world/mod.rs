@@ -59,6 +59,8 @@ enum Event {
     Start,
     /// The administrator releases what keeps hosts out.
     Tidy,
+    /// A slot that has failed is given its backing again.
+    Recover { slot: usize, life: u64 },
 }
 
 /// A frame that a host sent, under its tag.
@@ -129,6 +131,16 @@ struct SlotWorld {
     held: Vec<u32>,
     /// Commands that the owner has, by place in the order of arrival.
     open: Vec<u64>,
+}
+
+impl SlotWorld {
+    /// The slot serves again after what it has told: nothing is known any more of what a failed flush was for.
+    fn doubt(&mut self) {
+        if self.disk.borrow_mut().take_doubt() {
+            self.arrivals.doubt();
+            self.history.doubt();
+        }
+    }
 }
 
 struct World {
@@ -202,7 +214,8 @@ impl World {
         });
         let slots: Vec<_> = slots.collect();
         for (at, slot) in slots.iter().enumerate() {
-            slot.disk.borrow_mut().slot = at;
+            let mut disk = slot.disk.borrow_mut();
+            (disk.slot, disk.cached) = (at, shape.slots[at].cached);
         }
         Self {
             hosts: hosts.collect(),
@@ -290,6 +303,7 @@ impl World {
             Event::Crash { power } => return self.crash(power),
             Event::Start => return self.start(),
             Event::Tidy => self.tidy(),
+            Event::Recover { slot, life } => self.recover(slot, life),
         }
         Ok(())
     }
@@ -350,6 +364,7 @@ impl World {
         }
         self.heal_rings();
         self.reschedule_disks();
+        self.recover_all();
     }
 
     /// Hosts that keep each other out would wait for ever, and a late copy may bring a reservation back.
@@ -440,12 +455,12 @@ impl World {
             };
             what = match luck.below(100) {
                 _ if attempt == 7 => What::Read,
+                _ if luck.permille(self.shape.flushes) => What::Flush,
                 0..=44 => What::Read,
                 45..=84 => What::Write,
                 85..=90 => What::Forced,
                 91..=93 => What::Verify,
                 94..=96 if self.shape.slots[slot].trim => What::Trim,
-                97 => What::Flush,
                 _ => What::Write,
             };
             if what == What::Trim && most < 2 && luck.permille(500) {

@@ -7,7 +7,8 @@
 use super::{Event, World};
 use crate::appliance::state::simulated::{Fault, SimulatedDirectory, SimulatedStore};
 use crate::appliance::state::store::{RecordStore, Store};
-use crate::shelf::SlotState;
+use crate::protocol::Mac;
+use crate::shelf::{MacList, SlotState};
 use crate::sim::luck::{MICRO, MILLI};
 use crate::sim::totals::Kind;
 use crate::worker::{Control, Errand};
@@ -21,8 +22,20 @@ struct Kept {
     unsettled: Vec<SlotState>,
     /// Every config string that was ever in force, in order.
     strings: Vec<String>,
+    /// Every mask list and every reservation that ever was.
+    lists: Vec<(MacList, MacList)>,
+    /// Saves that failed.
+    failures: u32,
     /// How many of them are certainly over, as hosts know it.
     floor: u32,
+}
+
+impl Kept {
+    /// This is in force, or may be.
+    fn remember(&mut self, state: &SlotState) {
+        self.strings.push(String::from_utf8_lossy(&state.config_string).into_owned());
+        self.lists.push((state.mask.clone(), state.reserved.clone()));
+    }
 }
 
 /// The states of all slots.
@@ -38,7 +51,8 @@ pub(super) struct States {
 
 impl States {
     pub(super) fn new(slots: usize) -> Self {
-        let new = || Kept { strings: vec![String::new()], ..Kept::default() };
+        let new =
+            || Kept { strings: vec![String::new()], lists: vec![Default::default()], ..Kept::default() };
         Self {
             directory: SimulatedDirectory::default(),
             store: None,
@@ -55,6 +69,17 @@ impl States {
     /// How many config strings of a slot are certainly over.
     pub(super) fn floor(&self, slot: usize) -> u32 {
         self.slots[slot].floor
+    }
+
+    /// Whether a save of a slot ever failed.
+    pub(super) fn has_failed(&self, slot: usize) -> bool {
+        self.slots[slot].failures > 0
+    }
+
+    /// Whether a mask list, or a reservation, was ever in force.
+    pub(super) fn had_list(&self, slot: usize, reserved: bool, list: &[Mac]) -> bool {
+        let lists = self.slots[slot].lists.iter();
+        lists.map(|(mask, hosts)| if reserved { hosts } else { mask }).any(|kept| kept.as_slice() == list)
     }
 
     pub(super) fn was_kept(&self, slot: usize, string: &str) -> bool {
@@ -128,11 +153,12 @@ impl World {
                 match &saved {
                     Ok(()) => {
                         kept.unsettled.clear();
-                        kept.strings.push(String::from_utf8_lossy(&state.config_string).into_owned());
+                        kept.remember(&state);
                         kept.state = *state;
                     }
                     Err(e) => {
                         self.luck.count(Kind::SaveFaults);
+                        kept.failures += 1;
                         if e.unsettled {
                             kept.unsettled.push(*state);
                         }
@@ -171,7 +197,7 @@ impl World {
                 if saved.is_ok() {
                     kept.unsettled.clear();
                     kept.state = (**state).clone();
-                    kept.strings.push(String::from_utf8_lossy(&state.config_string).into_owned());
+                    kept.remember(state);
                 } else {
                     kept.unsettled.push((**state).clone());
                 }
@@ -203,7 +229,7 @@ impl World {
                         shape.address, kept.state
                     ));
                 }
-                kept.strings.push(String::from_utf8_lossy(&found.config_string).into_owned());
+                kept.remember(&found);
                 kept.state = found.clone();
             }
             // What a failed save has left stands on the disk, or does not; this start has seen which.
