@@ -18,7 +18,7 @@
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 
-SCRIPT='' NETNS='' TAP='' QUEUES=2 MTU=9000 HUGE=256 DSIZE=256M DISKS='' SMP=2 MEM=1536 TIMEOUT=300 KERNEL=new
+SCRIPT='' NETNS='' TAP='' QUEUES=2 MTU=9000 HUGE=256 DSIZE=256M DISKS='' SMP=2 MEM=1536 TIMEOUT=300 KERNEL=new MORE=''
 REST=()
 while (($#)); do
     case $1 in
@@ -34,6 +34,7 @@ while (($#)); do
     --mem) MEM=$2; shift ;;
     --timeout) TIMEOUT=$2; shift ;;
     --kernel) KERNEL=$2; shift ;;
+    --qemu) MORE=$2; shift ;;
     --quiet) REST+=("$1") ;;
     *) REST+=("$1" "${2?option $1 needs a value}"); shift ;;
     esac
@@ -61,11 +62,19 @@ mount -t hugetlbfs -o pagesize=2M hugetlbfs /dev/hugepages
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 ulimit -l unlimited
-for ((i = 0; i < 50; i++)); do [[ -b /dev/nvme0n2 && -b /dev/sda ]] && break; sleep 0.1; done
 # New kernels look at the namespaces of a controller in parallel: nvme0n1 may
 # be the second one.  These names always mean the same disk.
 mkdir -p /dev/appliance
-for d in /sys/block/nvme*; do [[ -e $d/nsid ]] && ln -s "/dev/${d##*/}" "/dev/appliance/nvme$(<"$d/nsid")"; done
+names() {
+    local d
+    for d in /sys/block/nvme*; do
+        [[ -e $d/nsid && $(<"$d/device/serial") == xshelfnvme* ]] && ln -sfn "/dev/${d##*/}" "/dev/appliance/nvme$(<"$d/nsid")"
+    done
+    [[ -b /dev/appliance/nvme1 && -b /dev/appliance/nvme2 ]]
+}
+# The stock kernel has no driver for AHCI.
+modinfo -n ahci >/dev/null 2>&1 && AHCI=1 || AHCI=0
+for ((i = 0; i < 50; i++)); do names && { ((!AHCI)) || [[ -b /dev/sda ]]; } && break; sleep 0.1; done
 ln -s /dev/sda /dev/appliance/ahci
 for n in $VM_IFS; do
     ethtool -L "$n" combined "$VM_QUEUES" 2>/dev/null
@@ -93,7 +102,7 @@ NET=(--tap "")
 [[ $TAP ]] && NET=(--netns "$NETNS" --tap "$TAP")
 "$VM_DIR/guest-run.sh" --script "$S" "${NET[@]}" --queues "$QUEUES" --mtu "$MTU" --kernel "$KERNEL" --no-aoe \
     --smp "$SMP" --mem "$MEM" --timeout "$TIMEOUT" --env "$ENVF" --nic-props "$PROPS" --mac-base 16 \
-    --append "hugepagesz=2M hugepages=$((HUGE / 2))" --qemu "$(tr '\n' ' ' <<<"$QEMU_DISKS")" \
+    --append "hugepagesz=2M hugepages=$((HUGE / 2))" --qemu "$(tr '\n' ' ' <<<"$QEMU_DISKS") $MORE" \
     ${REST[@]+"${REST[@]}"}
 rc=$?
 rm -f "$ENVF"

@@ -28,6 +28,7 @@ image-grep) grep -a -c -e "$2" "$(image "$1")" ;;
 image-range) # SLOT LBA SECTORS: sha256 of that range
     dd if="$(image "$1")" bs=512 skip="$2" count="$3" status=none | sha256sum | cut -d' ' -f1 ;;
 image-resize) truncate -s "$(vm_bytes "$2")" "$(image "$1")" ;;
+qemu) "$VM_DIR/qmp.py" "$VM_STATE/monitor" "$@" ;; # COMMAND of the monitor, where the case's machine has one
 target-mac) cat "$VM_STATE/mac${1:-0}" ;;
 link) ip -n "$VM_SWITCH_NS" link set "$1" "$2" ;;
 loss) # PERCENT (decimals allowed) | off: drop that share of the AoE frames, both ways

@@ -72,7 +72,7 @@ done
 # ----------------------------------------------------------------- the target
 if [[ $TARGET == */* ]]; then VM_PROFILE=$(readlink -f "$TARGET"); else VM_PROFILE=$VM_DIR/targets/$TARGET.sh; fi
 [[ -r $VM_PROFILE ]] || vm_usage_error "no target profile $VM_PROFILE"
-export VM_DIR VM_CACHE VM_PROFILE VM_TARGET_CMD VM_QUICK
+export VM_DIR VM_CACHE VM_PROFILE VM_TARGET_CMD VM_QUICK VM_KERNEL=$KERNEL
 export VM_TARGET_NS=$NAME-tgt VM_SWITCH_NS=$NAME-sw
 # shellcheck source=targets/xshelf.sh
 . "$VM_PROFILE"

@@ -26,7 +26,7 @@ target_check() {
     echo "xshelf, $b of $(date -r "$b" '+%F %T')"
 }
 
-target_features() { echo readonly mask config maskcmd reserve reserved-answer resize targets many; }
+target_features() { echo readonly mask config maskcmd reserve reserved-answer resize targets many inside; }
 
 target_start() { # note the slot; target_commit starts the process
     local shelf=$1 slot=$2 image=$3 o spec
