@@ -92,6 +92,7 @@ pub struct MemoryStorage {
     done: VecDeque<Done>,
     faults: Vec<(FileId, Verb, Fault)>,
     executed: Vec<Executed>,
+    refusals: u64,
 }
 
 impl MemoryStorage {
@@ -109,6 +110,7 @@ impl MemoryStorage {
             done: VecDeque::new(),
             faults: Vec::new(),
             executed: Vec::new(),
+            refusals: 0,
         }
     }
 
@@ -206,6 +208,12 @@ impl MemoryStorage {
         &self.executed
     }
 
+    /// How many jobs were not accepted so far, because there were as many as it accepts at once.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals
+    }
+
     /// Forgets what was done so far.
     pub fn forget_executed(&mut self) {
         self.executed.clear();
@@ -294,6 +302,7 @@ impl Storage for MemoryStorage {
 
     fn submit(&mut self, job: Job) -> Result<(), Job> {
         if self.in_flight() >= self.capacity {
+            self.refusals += 1;
             return Err(job);
         }
         // The turn that starts a job is the first one after its submission.

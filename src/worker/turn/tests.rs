@@ -1119,14 +1119,21 @@ fn a_worker_whose_storage_is_full_and_hangs_may_sleep() {
     let mut world = World::new(&Shape::default());
     world.workers[0].storage_mut().set_capacity(1);
     world.workers[0].storage_mut().schedule(Schedule::Held);
-    for tag in 0..4 {
+    for tag in 0..8 {
         world.send(0, &read(0, tag, tag as usize, 1));
     }
     let turned: Vec<bool> = (0..4).map(|t| world.workers[0].turn(Duration::from_millis(t))).collect();
     assert_eq!(turned, [true, false, false, false], "nothing more can happen");
+    assert!(!world.workers[0].restless(), "it would turn and turn until the device answers");
+    // Once before it is asked what has ended and once after, and not for each of the seven that wait.
+    let before = world.workers[0].storage_mut().refusals();
+    world.turn();
+    let refusals = world.workers[0].storage_mut().refusals() - before;
+    assert_eq!(refusals, 2, "it is full for all of them alike");
     world.workers[0].storage_mut().schedule(Schedule::InOrder);
     world.settle();
-    assert_eq!(world.replies(0).len(), 4);
+    let tags: Vec<u32> = world.replies(0).iter().map(|reply| tag_of(reply)).collect();
+    assert!(tags.into_iter().eq(0..8), "in the order in which they came");
 }
 
 #[test]
