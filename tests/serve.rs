@@ -44,6 +44,13 @@ impl Served {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Whether it has ended; who waits for it hears of it all the same.
+    fn has_ended(&self) -> bool {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let looks = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(rustix::process::Pid::from_child(&self.0)), looks).unwrap().is_some()
+    }
+
     /// What it has said on standard error.
     fn log(&self) -> String {
         std::fs::read_to_string(self.1.path().join("log")).unwrap()
@@ -78,11 +85,17 @@ fn has_program(interface: &str) -> bool {
     String::from_utf8_lossy(&shown.stdout).contains("prog/xdp")
 }
 
-/// The addresses that announce themselves, as far as there are `count` of them.
-fn announced(station: &Station, count: usize) -> Vec<String> {
+/// The addresses that announce themselves, as far as there are `count` of them. One that ends instead has failed.
+fn announced(served: &Served, station: &Station, count: usize) -> Vec<String> {
     let mut addresses = Vec::new();
     while addresses.len() < count {
-        let frame = station.expect();
+        let mut frame = None;
+        eventually("it announces itself", || {
+            assert!(!served.has_ended(), "it has ended:\n{}", served.log());
+            frame = station.take();
+            frame.is_some()
+        });
+        let frame = frame.unwrap();
         if frame[14] == 0x10 && frame[20..24] == xshelf::net::steer::GUARD_TAG.to_be_bytes() {
             // Before that it asks whether somebody else has the address.
             continue;
@@ -109,7 +122,7 @@ fn a_start_announces_and_a_stop_accounts_for_every_frame() {
         for workers in ["1", "3"] {
             let station = Station::on(INITIATOR);
             let mut served = Served::start(&["--interface", TARGET, "--workers", workers, &a, &b], &[]);
-            assert_eq!(announced(&station, 2), ["7.0", "8.3"]);
+            assert_eq!(announced(&served, &station, 2), ["7.0", "8.3"]);
             assert!(has_program(TARGET));
             served.signal(rustix::process::Signal::TERM);
             let (code, text) = served.end();
@@ -154,7 +167,7 @@ fn a_port_with_fewer_queues_to_transmit_serves_by_those() {
         let station = Station::on(INITIATOR);
         let mut served =
             Served::start(&["--interface", TARGET, "--mode", "native", "--workers", "2", &a, &b], &[]);
-        assert_eq!(announced(&station, 2), ["7.0", "7.1"]);
+        assert_eq!(announced(&served, &station, 2), ["7.0", "7.1"]);
         served.signal(rustix::process::Signal::TERM);
         let (code, text) = served.end();
         assert_eq!(code, 0, "{text}");
@@ -249,7 +262,7 @@ fn what_cannot_be_served_is_refused_and_leaves_nothing() {
         let state = dir.path().join("state").display().to_string();
         let station = Station::on(INITIATOR);
         let mut served = Served::start(&[on[0], on[1], "--state-dir", &state, &a], &[]);
-        assert_eq!(announced(&station, 1), ["7.0"]);
+        assert_eq!(announced(&served, &station, 1), ["7.0"]);
         let text = self::refused(&[on[0], on[1], &b], 3);
         assert!(text.contains("another XDP program is attached"), "{text}");
         let text = self::refused(&["--interface", INITIATOR, &format!("7.1={}", path("a"))], 3);
@@ -282,7 +295,7 @@ fn a_configuration_file_and_arguments_serve_alike() {
         let lines = ways.map(|arguments| {
             let station = Station::on(INITIATOR);
             let mut served = Served::start(arguments, &[]);
-            announced(&station, 1);
+            announced(&served, &station, 1);
             served.signal(rustix::process::Signal::TERM);
             let (code, text) = served.end();
             assert_eq!(code, 0, "{text}");
@@ -302,7 +315,7 @@ fn an_interface_that_goes_away_is_said_once_and_ends_nothing() {
         let slot = format!("7.0={}", dir.path().join("a").display());
         let station = Station::on(INITIATOR);
         let mut served = Served::start(&["--interface", TARGET, &slot], &[]);
-        announced(&station, 1);
+        announced(&served, &station, 1);
         run(&["ip", "link", "del", TARGET]).unwrap();
         // It looks once a second.
         std::thread::sleep(std::time::Duration::from_secs(4));
@@ -323,7 +336,7 @@ fn a_killed_process_leaves_no_program_behind() {
         for _ in 0..2 {
             let station = Station::on(INITIATOR);
             let served = Served::start(&["--interface", TARGET, &slot], &[]);
-            announced(&station, 1);
+            announced(&served, &station, 1);
             assert!(has_program(TARGET));
             served.signal(rustix::process::Signal::KILL);
             drop(served);
@@ -430,7 +443,7 @@ fn hung() -> Option<Hung> {
     let station = Station::on(INITIATOR);
     let slot = format!("7.0={}/disk", freezer.at());
     let served = Served::start(&["--interface", TARGET, &slot], &[]);
-    announced(&station, 1);
+    announced(&served, &station, 1);
     freezer.freeze();
     station.send(&command(true));
     station.send(&command(false));
@@ -487,7 +500,7 @@ fn a_state_directory_that_hangs_is_named_and_keeps_no_slot_from_serving() {
         let state = format!("{}/state", freezer.at());
         let served = Served::start(&["--interface", TARGET, "--state-dir", &state, &slot], &[]);
         let mut hung = Hung { freezer, served };
-        announced(&station, 1);
+        announced(&hung.served, &station, 1);
         hung.freezer.freeze();
         let mut set = namespace::request(namespace::TARGET_MAC, 7, 24);
         (set[18], set[19]) = (0, 1);
@@ -569,7 +582,7 @@ fn check_says_what_serve_would_say_and_attaches_nothing() {
         // What somebody else has attached is in the way, and check says so.
         let station = Station::on(INITIATOR);
         let mut served = Served::start(&["--interface", TARGET, &slot], &[]);
-        announced(&station, 1);
+        announced(&served, &station, 1);
         let output =
             Command::new(env!("CARGO_BIN_EXE_xshelf")).args(["check", "-i", TARGET]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
