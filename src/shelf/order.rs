@@ -103,6 +103,11 @@ impl Order {
         }
     }
 
+    /// The commands that run or wait, in order of arrival.
+    pub fn tickets(&self) -> impl Iterator<Item = u32> + '_ {
+        self.entries.iter().map(|e| e.ticket)
+    }
+
     /// Commands that run or wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -134,6 +139,7 @@ mod tests {
         assert_eq!(order.begin(4, io(Access::Read, 16, 8)), Turn::Run, "a neighbour");
         assert_eq!(order.begin(5, io(Access::Read, 0, 16)), Turn::Wait, "a read sees what came before it");
         assert_eq!(order.begin(6, io(Access::Flush, 0, 0)), Turn::Wait, "a flush, for all of them");
+        assert!(order.tickets().eq(1..=6));
         let mut ran = Vec::new();
         order.end(1, |t| ran.push(t));
         assert_eq!(ran, [2]);

@@ -329,9 +329,12 @@ impl<Q: Queue, S: Storage> Worker<Q, S> {
         self.core.requests.len() + self.core.changes.iter().map(Changes::len).sum::<usize>()
     }
 
-    /// The commands among those that the disk is to do.
+    /// The commands among those that the disk is to do: those of a slot in order of arrival, and the copies behind all.
     pub fn held(&self) -> impl Iterator<Item = Held> + '_ {
-        self.core.requests.iter().map(|(ticket, request)| Held {
+        let requests = &self.core.requests;
+        let in_order = self.core.slots.iter().flat_map(|slot| slot.order.tickets());
+        let in_order = in_order.filter_map(|ticket| Some((ticket, requests.get(ticket)?)));
+        in_order.chain(requests.iter().filter(|(_, request)| request.is_copy)).map(|(ticket, request)| Held {
             ticket,
             source: request.admitted.ethernet.source,
             tag: request.admitted.header.tag,

@@ -120,6 +120,7 @@ fn a_control_socket_that_was_asked_for_and_cannot_be_had_stops_the_start() {
     let done = run(start(nowhere.to_str().unwrap(), &nowhere));
     assert_eq!(done.code(), Some(3), "{done}");
     assert!(done.errors.contains("cannot listen on the control socket") && !lab.xdp_attached(), "{done}");
+    assert!(!done.errors.contains("serving"), "it never began: {done}");
     // Where systemd gives it a directory it is there; and where it is not wanted, nothing is.
     let runtime = lab.path("runtime");
     fs::create_dir(&runtime).unwrap();

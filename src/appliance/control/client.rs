@@ -142,12 +142,14 @@ pub fn status(args: &StatusArgs) -> Result<Exit, Error> {
         Answer::Status(report) => report,
         Answer::Done { text } | Answer::Refused { text } => return Err(Error::Strange { path, what: text }),
     };
-    if args.json {
-        serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from)?;
-        writeln!(out)?;
+    let text = if args.json {
+        let mut text = serde_json::to_string_pretty(&report).map_err(io::Error::from)?;
+        text.push('\n');
+        text
     } else {
-        write!(out, "{report}")?;
-    }
+        report.to_string()
+    };
+    print(out, &text)?;
     Ok(if report.is_well() { Exit::Ok } else { Exit::Problem })
 }
 
@@ -162,7 +164,7 @@ pub fn slot(args: &SlotArgs) -> Result<Exit, Error> {
     let (path, answer) = ask(args.control.as_deref(), Path::new(DIRECTORY), &request)?;
     match answer {
         Answer::Done { text } => {
-            writeln!(out, "{text}")?;
+            print(out, &format!("{text}\n"))?;
             Ok(Exit::Ok)
         }
         Answer::Refused { text } => {
@@ -170,6 +172,14 @@ pub fn slot(args: &SlotArgs) -> Result<Exit, Error> {
             Ok(Exit::Problem)
         }
         Answer::Status(_) => Err(Error::Strange { path, what: "a status".to_owned() }),
+    }
+}
+
+/// Writes all of it. Whoever closed our output early wants no more of it, and has the exit code all the same.
+fn print(out: &mut impl Write, text: &str) -> io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
     }
 }
 
@@ -276,6 +286,21 @@ mod tests {
         assert_eq!(error.exit(), Exit::Usage);
         let names = format!("{}, {}", first.display(), second.display());
         assert!(error.to_string().ends_with(&names), "{error}");
+    }
+
+    #[test]
+    fn who_wants_no_more_of_a_report_is_no_failure() {
+        struct Closed(io::ErrorKind);
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(print(&mut Closed(io::ErrorKind::BrokenPipe), "x").is_ok());
+        assert!(print(&mut Closed(io::ErrorKind::StorageFull), "x").is_err());
     }
 
     #[test]

@@ -49,12 +49,48 @@ pub enum ServerError {
     },
 }
 
+/// The socket, before anybody is answered: who connects waits. Dropping it removes the socket.
+#[derive(Debug)]
+pub struct Claimed {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+impl Claimed {
+    /// Makes the socket at `path`; one that a dead process left is replaced.
+    ///
+    /// # Errors
+    /// [`ServerError`]
+    pub fn new(path: &Path) -> Result<Self, ServerError> {
+        let listener = claim(path)?;
+        let identity =
+            identity(path).map_err(|source| ServerError::Io { path: path.to_path_buf(), source })?;
+        Ok(Self { listener, file: SocketFile { path: path.to_path_buf(), identity } })
+    }
+}
+
+/// The file of a socket of ours, which ends with this.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            // It is gone when somebody else was faster.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// The thread, while it runs. Dropping it ends the thread and removes the socket.
 #[derive(Debug)]
 pub struct Server {
-    path: PathBuf,
-    /// Device and inode of the socket file.
-    identity: (u64, u64),
+    /// Taken when it ends.
+    file: Option<SocketFile>,
     shown: Shown,
     /// Taken when it ends.
     orders: Option<Receiver<Order>>,
@@ -64,14 +100,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `path` and answers from `overview`.
+    /// Answers from `overview`.
     ///
     /// # Errors
-    /// [`ServerError`]
-    pub fn start(path: &Path, overview: Arc<Overview>) -> Result<Self, ServerError> {
-        let failed = |source| ServerError::Io { path: path.to_path_buf(), source };
-        let listener = claim(path)?;
-        let identity = identity(path).map_err(failed)?;
+    /// [`ServerError::Io`]
+    pub fn start(claimed: Claimed, overview: Arc<Overview>) -> Result<Self, ServerError> {
+        let Claimed { listener, file } = claimed;
+        let failed = |source| ServerError::Io { path: file.path.clone(), source };
         let (wake, ended) = UnixStream::pair().map_err(failed)?;
         let (sender, orders) = channel();
         let shown = Arc::new(Mutex::new(overview));
@@ -80,20 +115,7 @@ impl Server {
             .name("xshelf-control".into())
             .spawn(move || service.run(&listener, &ended))
             .map_err(failed)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            identity,
-            shown,
-            orders: Some(orders),
-            wake: Some(wake),
-            thread: Some(thread),
-        })
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { file: Some(file), shown, orders: Some(orders), wake: Some(wake), thread: Some(thread) })
     }
 
     /// Answers from this from now on.
@@ -114,10 +136,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // First, so that nobody connects to one that is about to end.
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
-            // It is gone when somebody else was faster.
-            let _ = std::fs::remove_file(&self.path);
-        }
+        drop(self.file.take());
         drop(self.wake.take());
         // Nobody carries out what was ordered last; whoever waits for it hears that at once.
         drop(self.orders.take());

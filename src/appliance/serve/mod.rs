@@ -17,8 +17,7 @@ use start::StartError;
 
 use super::config::{Config, Mistake, Mistakes, Quick, Severity};
 use super::control::Place;
-use super::control::overview::Overview;
-use super::control::server::{Server, ServerError};
+use super::control::server::{Claimed, Server, ServerError};
 use super::keeper::{DirectKeeper, Keeper};
 use super::signals::Signals;
 use super::{log, notify};
@@ -221,12 +220,10 @@ impl Args {
 /// How often the workers are looked after while nothing happens.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Lets people ask how it is. A socket in the usual place is a convenience: serving does without.
-fn listen(config: &Config, overview: &Arc<Overview>) -> Result<Option<Server>, ServerError> {
-    let first = config.interfaces.first().map_or("", |interface| &interface.name);
-    let Some(path) = config.control.path(first) else { return Ok(None) };
-    match (Server::start(&path, Arc::clone(overview)), &config.control) {
-        (Ok(server), _) => Ok(Some(server)),
+/// What people ask how it is, as far as it has come. In the usual place it is a convenience: serving does without.
+fn convenience<T>(made: Result<T, ServerError>, config: &Config) -> Result<Option<T>, ServerError> {
+    match (made, &config.control) {
+        (Ok(made), _) => Ok(Some(made)),
         (Err(e), Place::At(_)) => Err(e),
         (Err(e), _) => {
             tracing::warn!("no control socket, so `xshelf status` does not reach this shelf: {e}");
@@ -244,8 +241,13 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let keeper = DirectKeeper;
     let config = args.configuration(&keeper)?;
     let mut signals = Signals::catch(Exit::Problem.code()).map_err(Error::Signals)?;
+    // Before any host hears of a slot: whoever named a socket that cannot be has no shelf that comes and goes.
+    let first = config.interfaces.first().map_or("", |interface| &interface.name);
+    let claimed = config.control.path(first).map(|path| convenience(Claimed::new(&path), &config));
+    let claimed = claimed.transpose()?.flatten();
     let mut service = Service::start(&config, &keeper)?;
-    let control = listen(&config, service.overview())?;
+    let control = claimed.map(|claimed| Server::start(claimed, Arc::clone(service.overview())));
+    let control = control.map(|control| convenience(control, &config)).transpose()?.flatten();
     let mut status = service.status();
     notify::ready(&status);
 

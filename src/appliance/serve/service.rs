@@ -22,7 +22,7 @@ use crate::net::nic::Facts;
 use crate::protocol::Address;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// How long commands in flight have to end before another appliance is started: hosts wait as long, and more than a disk
@@ -267,8 +267,8 @@ impl<'a> Service<'a> {
                 self.held.push(held);
             }
         }
-        // Whatever keeps these from being served may be over.
-        self.left_out.clear();
+        // Whatever keeps these from being served may be over; but a device that has not answered yet is not asked again.
+        self.left_out.retain(|left| left.probe.is_some());
         self.awaited.clear();
         self.try_again();
     }
@@ -299,6 +299,36 @@ impl<'a> Service<'a> {
         }
     }
 
+    /// Of these slots, those whose device lets whoever opens it wait, as one does that hangs: nobody else waits for it.
+    fn hanging(&mut self, slots: &[Slot]) -> BTreeSet<Address> {
+        let mut asked = Vec::new();
+        for slot in slots {
+            // One that did not answer the last time is still being asked.
+            let before = self.left_out.iter().position(|left| left.slot.address == slot.address);
+            let before = before.map(|at| self.left_out.remove(at)).and_then(|left| left.probe);
+            let known = self.past.known.get(&slot.address).cloned();
+            // Without a thread to ask in there is no other way than to open it.
+            let probe = before.or_else(|| slots::probe(slot, self.keeper.opener(), known).ok());
+            asked.extend(probe.map(|probe| (slot, probe)));
+        }
+        let until = Instant::now() + PATIENCE;
+        let mut hanging = BTreeSet::new();
+        for (slot, probe) in asked {
+            let left = until.saturating_duration_since(Instant::now());
+            // What else is wrong with it, whoever opens it will say.
+            if let Err(RecvTimeoutError::Timeout) = probe.recv_timeout(left) {
+                tracing::error!(
+                    "slot {}: {} does not answer whoever opens it; the slot is not served until it does - check the device",
+                    slot.address,
+                    slot.path.display()
+                );
+                hanging.insert(slot.address);
+                self.left_out.push(LeftOut { slot: slot.clone(), next: Instant::now(), probe: Some(probe) });
+            }
+        }
+        hanging
+    }
+
     fn start_again(&mut self) -> Result<Appliance, StartError> {
         let mut config = self.config.clone();
         let (mut away, mut refused, mut closed) = (Vec::new(), Vec::new(), Vec::new());
@@ -316,6 +346,8 @@ impl<'a> Service<'a> {
                 slot.rivals = Rivals::Alarm;
             }
         }
+        let hanging = self.hanging(&config.slots);
+        config.slots.retain(|slot| !hanging.contains(&slot.address));
         let appliance = loop {
             if config.interfaces.is_empty() {
                 return Err(refused

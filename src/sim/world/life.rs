@@ -500,23 +500,34 @@ impl World {
             seat.ops.push(op);
         }
         // A worker takes what has come before it lets go of anything: a new one never has the name of one that is known.
-        let copies = |wanted: bool| seat.worker.held().filter(move |held| held.is_copy == wanted);
-        for held in copies(false).chain(copies(true)) {
+        // And of two frames under one tag, of which one was dropped, it is the one that keeps the order of what is held.
+        let mut last = vec![0; seat.slots.len()];
+        for held in seat.worker.held() {
+            let last = &mut last[usize::from(held.slot)];
             let tag = u32::from_be_bytes(held.tag);
             let Some(sent) = tag.checked_sub(FIRST_TAG).and_then(|i| self.sent.get(i as usize)) else {
                 continue;
             };
-            if self.macs.get(self.requests[sent.request as usize].host) != Some(&held.source) {
+            let request = &self.requests[sent.request as usize];
+            if self.macs.get(request.host) != Some(&held.source) {
                 continue;
             }
+            // A copy came after the write that it is a copy of.
+            let runs = |op: &Op| op.life == self.lives && op.seen == turn && !op.copy;
+            let original = request.ops.iter().map(|&op| &self.ops[op as usize]).filter(|op| runs(op));
+            let after = if held.is_copy { original.map(|op| op.seq).min().unwrap_or(0) } else { *last };
             let here = |op: &Op| op.life == self.lives && op.stage == Stage::Held && op.seen < turn;
             let find = |name: Option<u32>| {
                 let mut ops = sent.ops.iter().copied();
-                ops.find(|&op| here(&self.ops[op as usize]) && self.ops[op as usize].ticket == name)
+                ops.find(|&op| {
+                    let op = &self.ops[op as usize];
+                    here(op) && op.ticket == name && op.seq > after
+                })
             };
             if let Some(op) = find(Some(held.ticket)).or_else(|| find(None)) {
                 let op = &mut self.ops[op as usize];
                 (op.seen, op.ticket) = (turn, Some(held.ticket));
+                *last = op.seq.max(after);
                 op.copy |= held.is_copy;
             }
         }

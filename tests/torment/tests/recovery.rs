@@ -378,3 +378,38 @@ fn no_slot_is_opened_again_while_its_disk_may_still_carry_out_what_it_was_sent_b
     world.until_said("started again: serving 7.0 7.1 7.9 ", 1);
     world.shelf.stop();
 }
+
+#[test]
+fn a_device_that_hangs_when_it_is_opened_again_keeps_no_other_slot_waiting() {
+    let (lab, mut disk) = lab!("disk0");
+    let slots = [format!("7.0={}", disk.path("disk0").display()), neighbour(&lab)];
+    let world = World::new(&lab, &slots);
+    let mut client = world.client("7.0", false);
+    write(&mut client, 50);
+    clean(&mut client);
+    // Nothing is in flight: that it hangs shows only when it is opened again.
+    assert_eq!(world.slot("7.0").in_flight, 0);
+    disk.tell("hang disk0");
+    let link = world.lab.ip(End::Target, &["-br", "link", "show", TARGET]);
+    let before = link.split_whitespace().nth(2).unwrap().to_owned();
+    let move_to = |address: &str| world.lab.ip(End::Target, &["link", "set", TARGET, "address", address]);
+    move_to("02:00:00:00:be:01");
+    world.until_said("disk0 does not answer whoever opens it", 1);
+    world.until_said("started again: serving 7.9 ", 1);
+    assert!(FaultDisk::number(&disk.tell("stats"), "held") > 0, "{}", world.shelf.said());
+    let (status, code) = world.status();
+    assert_eq!((status.slots[0].condition.as_str(), code), ("serving", 1), "{status}");
+    assert!(status.alarm.is_some_and(|alarm| alarm.contains("not served for now: 7.0")));
+    // Nor when that happens again, while whoever opened it still waits.
+    move_to("02:00:00:00:be:02");
+    world.until_said("started again: serving 7.9 ", 2);
+    disk.tell("unhang disk0");
+    world.until_said("disk0 can be opened again", 1);
+    world.until_said("started again: serving 7.0 7.9 ", 1);
+    // By the address that its hosts know.
+    move_to(&before);
+    world.until_said("started again: serving 7.0 7.9 ", 2);
+    write(&mut client, 50);
+    clean(&mut client);
+    world.shelf.stop();
+}

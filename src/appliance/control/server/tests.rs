@@ -43,6 +43,10 @@ fn overview() -> Arc<Overview> {
     Arc::new(overview)
 }
 
+fn started(path: &Path) -> Result<Server, ServerError> {
+    Server::start(Claimed::new(path)?, overview())
+}
+
 fn say(path: &Path, bytes: &[u8]) -> Option<Answer> {
     let mut client = UnixStream::connect(path).unwrap();
     client.write_all(bytes).unwrap();
@@ -58,7 +62,7 @@ fn say(path: &Path, bytes: &[u8]) -> Option<Answer> {
 fn it_answers_its_owner_whatever_garbage_came_before_and_leaves_no_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control");
-    let server = Server::start(&path, overview()).unwrap();
+    let server = started(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let long = [b'x'; REQUEST + 1];
     for garbage in [&b""[..], b"\n", b"\xff\xfe\n", b"{}\n", b"{\"ask\":\"all\"}\n", b"[[[[[[\n", &long] {
@@ -84,7 +88,7 @@ fn it_answers_its_owner_whatever_garbage_came_before_and_leaves_no_socket() {
 fn an_order_waits_for_the_appliance() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control");
-    let server = Server::start(&path, overview()).unwrap();
+    let server = started(&path).unwrap();
     let asked = std::thread::spawn({
         let path = path.clone();
         move || say(&path, b"{\"ask\":\"recover\",\"slot\":\"7.0\"}\n")
@@ -107,17 +111,34 @@ fn what_a_dead_shelf_left_is_replaced_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control");
     drop(UnixListener::bind(&path).unwrap());
-    let server = Server::start(&path, overview()).unwrap();
-    let error = Server::start(&path, overview()).unwrap_err();
+    let server = started(&path).unwrap();
+    let error = started(&path).unwrap_err();
     assert!(matches!(error, ServerError::Taken(_)), "{error}");
     assert!(say(&path, b"{\"ask\":\"status\"}\n").is_some(), "the first one goes on");
     // Its place was taken in the meantime: what is there now is not ours.
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "a file").unwrap();
     drop(server);
-    let error = Server::start(&path, overview()).unwrap_err();
+    let error = started(&path).unwrap_err();
     assert!(matches!(error, ServerError::NoSocket(_)), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "a file");
-    let error = Server::start(&directory.path().join("no/such/place"), overview()).unwrap_err();
+    let error = started(&directory.path().join("no/such/place")).unwrap_err();
     assert!(error.to_string().contains("no/such/place: No such file"), "{error}");
+}
+
+#[test]
+fn who_asks_before_the_shelf_has_started_waits_and_one_that_never_starts_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control");
+    let claimed = Claimed::new(&path).unwrap();
+    assert!(matches!(Claimed::new(&path), Err(ServerError::Taken(_))));
+    let asked = std::thread::spawn({
+        let path = path.clone();
+        move || say(&path, b"{\"ask\":\"status\"}\n")
+    });
+    let server = Server::start(claimed, overview()).unwrap();
+    assert!(matches!(asked.join().unwrap(), Some(Answer::Status(_))));
+    drop(server);
+    drop(Claimed::new(&path).unwrap());
+    assert!(!path.exists());
 }
