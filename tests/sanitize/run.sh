@@ -30,6 +30,11 @@ for part in "${parts[@]}"; do
         echo "$0: e2e needs root" >&2
         exit 2
     fi
+    # Without it no suppression is known by its function, and a harmless report ends every xshelf that opens a socket.
+    if [ "$part" != miri ] && ! command -v llvm-symbolizer >/dev/null; then
+        echo "$0: $part needs llvm-symbolizer (apt-get install llvm)" >&2
+        exit 2
+    fi
 done
 
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -52,11 +57,17 @@ miri() {
         cargo +nightly miri test --locked --lib -- "${pure[@]}"
 }
 
+# What AddressSanitizer finds, a file for each process: what a test's child says goes with the test.
+reports=$logs/address-reports
+
 # A stable compiler opens its sanitizers only to itself.
 sanitized() {
-    # Leaks are counted by the frame ledger; what a thread that the kernel holds cannot free is no finding.
+    mkdir -p "$reports"
+    # Leaks are counted by the frame ledger; what a thread that the kernel holds cannot free is no finding. The limit is a guard
+    # against a hang.
     RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Cforce-frame-pointers=yes" CARGO_TARGET_DIR=target/address \
-        ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:suppressions=$PWD/tests/sanitize/address.supp PROPTEST_CASES=${SANITIZE_CASES:-8} \
+        ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:suppressions=$PWD/tests/sanitize/address.supp:log_path=$reports/report \
+        PROPTEST_CASES=${SANITIZE_CASES:-8} timeout --kill-after=10 3600 \
         cargo test --locked --no-fail-fast --target "$host" "$@"
 }
 
@@ -75,6 +86,7 @@ for part in "${parts[@]}"; do
     say "== $part"
     log=$logs/sanitize-$part.log
     status=0
+    rm -rf "$reports"
     case $part in
     miri) miri >"$log" 2>&1 </dev/null || status=$? ;;
     address) sanitized --lib --test bpf --test xsk --test storage --test serve --test corpus >"$log" 2>&1 </dev/null || status=$? ;;
@@ -82,6 +94,13 @@ for part in "${parts[@]}"; do
     esac
     if [ "$status" -ne 0 ]; then tail -n 60 "$log"; fi
     results "$part" "$log" "$status"
+    # Also where the test did not notice.
+    for report in "$reports"/report*; do
+        [ -e "$report" ] || continue
+        head -n 40 "$report"
+        bad "$part: AddressSanitizer (whole report: $report)"
+        tally "$part: ${report##*/}" 0 1 0
+    done
 done
 [ "$group_ran" -gt 0 ] || failed=1
 [ ${#skips[@]} -eq 0 ] || printf 'SKIPPED %s\n' "${skips[@]}"

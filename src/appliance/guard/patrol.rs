@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -49,10 +50,25 @@ struct Shown {
     belied: bool,
 }
 
+/// What the thread is told.
+#[derive(Debug)]
+struct Told {
+    bell: EventFd,
+    serving: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Told {
+    fn tell(&self, what: &AtomicBool) {
+        what.store(true, Ordering::Release);
+        self.bell.wake();
+    }
+}
+
 /// A running guard; dropping it ends its thread.
 #[derive(Debug)]
 pub struct Guard {
-    end: Arc<EventFd>,
+    told: Arc<Told>,
     shown: Arc<Mutex<Shown>>,
     decided: Receiver<Vec<Address>>,
     thread: Option<JoinHandle<()>>,
@@ -96,18 +112,20 @@ impl Guard {
         if !alarm.is_empty() {
             tracing::info!("served even where another target has the address: {}", alarm.join(" "));
         }
-        let (end, shown) = (Arc::new(EventFd::new()?), Arc::new(Mutex::new(Shown::default())));
+        let told =
+            Told { bell: EventFd::new()?, serving: AtomicBool::new(false), over: AtomicBool::new(false) };
+        let (told, shown) = (Arc::new(told), Arc::new(Mutex::new(Shown::default())));
         let (decide, decided) = sync_channel(1);
         let patrol = Patrol {
             sentry: Sentry::new(sites, wards, patient),
             posts,
             begin: Instant::now(),
             decide,
-            end: Arc::clone(&end),
+            told: Arc::clone(&told),
             shown: Arc::clone(&shown),
         };
         let thread = std::thread::Builder::new().name("guard".to_owned()).spawn(move || patrol.run())?;
-        Ok(Self { end, shown, decided, thread: Some(thread) })
+        Ok(Self { told, shown, decided, thread: Some(thread) })
     }
 
     /// Waits until it is decided, and gives the slots that must not be served, in order. To be called once.
@@ -116,6 +134,11 @@ impl Guard {
     /// [`GuardError::Died`]
     pub fn refused(&self) -> Result<Vec<Address>, GuardError> {
         self.decided.recv().map_err(|_| GuardError::Died)
+    }
+
+    /// Tells that the slots are served from now on: whoever answers for one of them, too, or did, is an alarm.
+    pub fn serving(&self) {
+        self.told.tell(&self.told.serving);
     }
 
     /// Whether somebody has answered since that was decided, for a slot that is about to be served.
@@ -146,7 +169,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.end.wake();
+        self.told.tell(&self.told.over);
         if let Some(thread) = self.thread.take() {
             // A panic has been printed where it happened.
             let _ = thread.join();
@@ -159,7 +182,7 @@ struct Patrol {
     posts: Vec<Post>,
     begin: Instant,
     decide: SyncSender<Vec<Address>>,
-    end: Arc<EventFd>,
+    told: Arc<Told>,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -170,8 +193,13 @@ impl Patrol {
             let linked: Vec<bool> = self.posts.iter().map(Post::is_linked).collect();
             let orders = self.sentry.tick(self.now(), &linked);
             self.obey(orders);
+            if self.told.serving.load(Ordering::Acquire) {
+                let orders = self.sentry.serves(self.now());
+                self.obey(orders);
+            }
             self.show();
-            if self.sleep() {
+            self.sleep();
+            if self.told.over.load(Ordering::Acquire) {
                 return;
             }
         }
@@ -257,12 +285,12 @@ impl Patrol {
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 
-    /// Sleeps until a frame comes, time has passed, or the end, which it says.
-    fn sleep(&self) -> bool {
+    /// Sleeps until a frame comes, time has passed, or there is something to be told.
+    fn sleep(&self) {
         let now = self.now();
         let time = self.sentry.due(now).saturating_sub(now);
-        let Ok(time) = Timespec::try_from(time) else { return false };
-        let mut fds = vec![PollFd::new(&self.end, PollFlags::IN)];
+        let Ok(time) = Timespec::try_from(time) else { return };
+        let mut fds = vec![PollFd::new(&self.told.bell, PollFlags::IN)];
         let there = self.posts.iter().filter(|post| !post.gone);
         fds.extend(
             there
@@ -270,12 +298,12 @@ impl Patrol {
                 .map(|s| PollFd::from_borrowed_fd(s.as_fd(), PollFlags::IN)),
         );
         match poll(&mut fds, Some(&time)) {
-            Ok(_) => fds.first().is_some_and(|end| !end.revents().is_empty()),
-            Err(rustix::io::Errno::INTR) => false,
+            // Before what it was told is looked at. Nothing to read means that it did not ring.
+            Ok(_) => drop(rustix::io::read(&self.told.bell, &mut [0; 8])),
+            Err(rustix::io::Errno::INTR) => {}
             Err(e) => {
                 tracing::debug!("the guard cannot sleep: {e}");
                 std::thread::sleep(Duration::from_millis(100));
-                false
             }
         }
     }

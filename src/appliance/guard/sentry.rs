@@ -193,6 +193,8 @@ pub struct Sentry {
     phase: Phase,
     /// Whether another was heard that asks too.
     patient: bool,
+    /// Whether what was decided to be served is.
+    serving: bool,
     /// Whether there was a carrier at the last look, by site.
     linked: Vec<bool>,
     /// Sites whose link came up, when to ask there next, and how often that was done.
@@ -215,6 +217,7 @@ impl Sentry {
             refused: Vec::new(),
             phase: Phase::Waiting,
             patient,
+            serving: false,
             fresh: Vec::new(),
             known: BTreeMap::new(),
             crowded: false,
@@ -334,12 +337,26 @@ impl Sentry {
                 _ => Standing::Served,
             };
         }
+        self.alarm_of_all(now, orders);
+        self.refused.clone_from(&refused);
+        orders.push(Order::Decided { refused });
+    }
+
+    /// Frames are served from now on. Before, the start may be given up yet, and who answered late, too: nobody is to be
+    /// told then that a slot is served here.
+    pub fn serves(&mut self, now: Duration) -> Vec<Order> {
+        let mut orders = Vec::new();
+        if !std::mem::replace(&mut self.serving, true) {
+            self.alarm_of_all(now, &mut orders);
+        }
+        orders
+    }
+
+    fn alarm_of_all(&mut self, now: Duration, orders: &mut Vec<Order>) {
         let seen: Vec<(Address, Mac)> = self.known.keys().copied().collect();
         for (slot, mac) in seen {
             self.alarm(now, slot, mac, orders);
         }
-        self.refused.clone_from(&refused);
-        orders.push(Order::Decided { refused });
     }
 
     /// Asks for the slots whose turn came in the seconds since `second`; returns the last that is done.
@@ -505,14 +522,19 @@ impl Sentry {
         self.alarm(now, slot, mac, orders);
     }
 
-    /// Says what there is to say of a rival, unless that was said within the hour or nothing is decided yet.
+    /// Says what there is to say of a rival, unless that was said within the hour or may prove to be untrue yet.
     fn alarm(&mut self, now: Duration, slot: Address, mac: Mac, orders: &mut Vec<Order>) {
         let Some(Slot { standing, objection, ward }) = self.slots.get(&slot) else { return };
         let Some(Known { rival, said }) = self.known.get_mut(&(slot, mac)) else { return };
         let news = said.is_none_or(|(before, at)| {
             (before == Sight::Asks && rival.sight == Sight::Answers) || now.saturating_sub(at) >= REPEAT
         });
-        if *standing == Standing::Probing || !news {
+        let early = match standing {
+            Standing::Probing => true,
+            Standing::Served => !self.serving,
+            Standing::Refused { .. } => false,
+        };
+        if early || !news {
             return;
         }
         *said = Some((rival.sight, now));

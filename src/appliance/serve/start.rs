@@ -268,6 +268,7 @@ impl Appliance {
             return Ok(None);
         }
         recall(&past.failed, &shared);
+        guard.serving();
         // From here on frames come.
         let shelves: BTreeSet<u16> = config.slots.iter().map(|slot| slot.address.shelf).collect();
         for port in &mut ports {

@@ -238,9 +238,12 @@ fn listen(notify: UnixDatagram, told: Weak<Told>) {
 
 impl Drop for Shelf {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        let _ = self.child.kill();
+        // A disk that hangs keeps it, and is let go after it where a test has failed: whoever waited here without end would
+        // never tell of that.
+        let until = Instant::now() + Duration::from_secs(30);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

@@ -83,7 +83,8 @@ fn settled(sites: Vec<Site>, wards: &[Ward], word: Option<Word>) -> (Sentry, Vec
         sentry.hear(ms(10), 0, 0, says(OTHER, word));
     }
     // Long enough also for one that takes its time because it has heard another guard.
-    let orders = pass(&mut sentry, &mut ms(10), ms(990), &links);
+    let mut orders = pass(&mut sentry, &mut ms(10), ms(990), &links);
+    orders.extend(sentry.serves(ms(990)));
     (sentry, orders.into_iter().filter(|order| !matches!(order, Order::Ask { .. })).collect())
 }
 
@@ -183,6 +184,7 @@ fn a_slot_with_the_override_is_served_at_once_and_alarms() {
     let orders = sentry.tick(ms(0), &[true]);
     assert_eq!(decided(&orders), Some(vec![]), "nothing to wait for");
     assert_eq!(asks(&orders), [], "nor to ask for at once");
+    assert_eq!(sentry.serves(ms(1)), []);
     // Whoever asks yields all the same.
     let query = says(OTHER, Word::Query(claim(Stance::Asks, 0)));
     let holds = Order::Answer { site: 0, to: OTHER, slot: SLOT, vlan: 0, claim: claim(Stance::Holds, 1) };
@@ -206,7 +208,26 @@ fn a_slot_with_the_override_is_served_at_once_and_alarms() {
         sentry.hear(ms(1), 0, 0, Heard { slot: Address { shelf: 7, slot }, ..says(OTHER, Word::Answer) });
     }
     let orders = pass(&mut sentry, &mut ms(1), WINDOW, &[true]);
-    assert_eq!((decided(&orders), errors(&orders).len()), (Some(vec![1]), 2));
+    assert_eq!((decided(&orders), errors(&orders).len()), (Some(vec![1]), 1));
+    assert_eq!(errors(&sentry.serves(WINDOW)).len(), 1);
+}
+
+#[test]
+fn whoever_answers_too_late_is_no_alarm_before_anything_is_served() {
+    let late = |sentry: &mut Sentry| {
+        let mut now = ms(0);
+        sentry.tick(now, &[true]);
+        assert_eq!(decided(&pass(sentry, &mut now, ms(70), &[true])), Some(vec![]));
+        let orders = sentry.hear(ms(71), 0, 0, says(OTHER, Word::Answer));
+        assert_eq!(errors(&orders), [""; 0], "it is not served here yet, and may never be");
+        assert!(sentry.is_belied());
+    };
+    let mut sentry = Sentry::new(vec![site(1)], &[ward(0)], false);
+    // This start is given up, and nothing was said. The other way is that it is heard in the very last moment.
+    late(&mut sentry);
+    let said = errors(&sentry.serves(ms(72)));
+    assert!(said.len() == 1 && said[0].contains("which is served here"), "{said:?}");
+    assert_eq!(sentry.serves(ms(73)), [], "once");
 }
 
 #[test]
@@ -423,6 +444,9 @@ fn world(plan: &[Plan], mut fate: impl FnMut() -> Option<u64>) -> Vec<(bool, usi
         }
         for (i, node) in nodes.iter_mut().enumerate().filter(|(_, n)| n.start <= now && !n.is_stalled(now)) {
             let since = ms(now - node.start);
+            if node.serves(now) {
+                sent.extend(node.sentry.serves(since).into_iter().map(|order| (i, order)));
+            }
             if node.due <= now {
                 let links = vec![true; node.macs.len()];
                 sent.extend(node.sentry.tick(since, &links).into_iter().map(|order| (i, order)));
