@@ -615,16 +615,24 @@ impl Recovery {
 impl Case {
     /// Notes how it is, and says what is new.
     fn note(&mut self, cell: &Cell) -> Vec<Line> {
-        let mut lines = Vec::new();
+        // In this order: what a device that vanished has kept waiting ends after the slot is known to have lost it.
+        let waited = cell.waited();
+        let mut lines = Vec::from_iter(self.note_condition(cell.condition()));
+        lines.extend(self.note_wait(waited));
+        lines
+    }
+
+    /// Notes the condition it is in; what is worse than before its worker has said.
+    fn note_condition(&mut self, condition: Condition) -> Option<Line> {
         let (address, path) = (self.address, self.known.path.display());
-        let condition = cell.condition();
+        let mut line = None;
         if condition != self.condition {
             if condition == Condition::Serving {
                 let known = match self.known.backing {
                     Backing::Block => "known by its path, serial number and size",
                     Backing::File => "known by its path and size",
                 };
-                lines.push((
+                line = Some((
                     Level::INFO,
                     format!(
                         "slot {address}: {path} is served again after {} s: {known}, its first and last sector can be read, \
@@ -635,26 +643,35 @@ impl Case {
             }
             (self.condition, self.since) = (condition, Instant::now());
         }
-        let waited = cell.waited();
+        line
+    }
+
+    /// Notes how long its device has had the command that it has had longest.
+    fn note_wait(&mut self, waited: Duration) -> Option<Line> {
+        let (address, path) = (self.address, self.known.path.display());
         match (self.hung, waited >= limits::HUNG) {
             (None, true) => {
                 let text = format!(
                     "slot {address}: {path} has not answered a command for {} s; its hosts wait, other slots are served",
                     waited.as_secs()
                 );
-                lines.push((Level::WARN, text));
                 self.hung = Some(waited);
+                Some((Level::WARN, text))
             }
-            (Some(longest), true) => self.hung = Some(longest.max(waited)),
+            (Some(longest), true) => {
+                self.hung = Some(longest.max(waited));
+                None
+            }
             (Some(longest), false) => {
+                self.hung = None;
                 let text =
                     format!("slot {address}: {path} answers again, after {} s or more", longest.as_secs());
-                lines.push((Level::INFO, text));
-                self.hung = None;
+                // One that has vanished has not answered: the kernel has given up on it.
+                let gone = matches!(self.condition, Condition::Gone(_));
+                (!gone).then_some((Level::INFO, text))
             }
-            (None, false) => {}
+            (None, false) => None,
         }
-        lines
     }
 }
 
@@ -745,6 +762,39 @@ mod tests {
         assert!(error.contains("used by another program"), "{error}");
         drop(devices);
         open(&path, Options::default());
+    }
+
+    #[test]
+    fn a_device_that_hangs_and_then_vanishes_is_not_said_to_answer_again() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = directory.path().join("a");
+        image(&path, 1 << 20);
+        let device = open(&path, Options::default());
+        let mut case = Case {
+            address: "7.0".parse().unwrap(),
+            worker: WorkerId(0),
+            number: 0,
+            identity: device.identity(),
+            known: Known::of(&device),
+            hold: None,
+            condition: Condition::Serving,
+            since: Instant::now(),
+            hung: None,
+            ordered: false,
+            stage: Stage::Well,
+            pause: PAUSES.0,
+            back: None,
+            said: Vec::new(),
+        };
+        let gone = Condition::Gone(Why { tried: Tried::Read, errno: libc::ENODEV });
+        for (end, said) in [(Condition::Serving, true), (gone, false)] {
+            assert!(case.note_wait(limits::HUNG).unwrap().1.contains(" has not answered a command for "));
+            assert_eq!(case.note_wait(limits::HUNG * 2), None, "it is said once");
+            assert_eq!(case.note_condition(end), None);
+            let line = case.note_wait(Duration::ZERO);
+            assert_eq!(line.is_some_and(|(_, text)| text.contains(" answers again, after ")), said, "{end}");
+            assert_eq!((case.hung, case.note_wait(Duration::ZERO)), (None, None));
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ refused = {}
 number = 0
 next_tag = 1
 what = ""
+rest = 0.0  # nothing is begun before, so that errors do not take the whole machine
 
 
 def sector(lba, n):
@@ -95,6 +96,7 @@ def forget(n):
 
 
 def heard(f):
+    global rest
     if len(f) < 36 or f[:6] != own:
         return
     vf, err, mj, mn, cmd, tag = struct.unpack(">BBHBBI", f[14:24])
@@ -106,6 +108,7 @@ def heard(f):
     kind, lba, sectors, owed, _, _ = flight[n]
     owed.discard(tag)
     if vf & 4 or f[27] & 1:
+        rest = time.monotonic() + 0.01
         word = "AoE%d" % err if vf & 4 else "ATA%02x/%02x" % (f[27], f[25])
         refused[word] = refused.get(word, 0) + 1
         if kind == "write":
@@ -163,7 +166,7 @@ for lba in range(first, first + count, most):
         turn()
 told = 0.0
 while not os.path.exists(where + "/stop"):
-    while len(flight) < 8:
+    while len(flight) < 8 and time.monotonic() >= rest:
         sectors = luck.randint(1, most)
         lba = first + luck.randrange(count - sectors + 1)
         kind = "read" if luck.random() < 0.25 else "write"
