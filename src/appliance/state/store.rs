@@ -246,10 +246,10 @@ impl DirectoryStore {
 }
 
 impl<D: Directory> RecordStore<D> {
-    /// A store in this directory; removes what a crash has left there unfinished.
+    /// A store in this directory; removes what a crash has left there unfinished, and makes sure of the rest.
     ///
     /// # Errors
-    /// When the directory cannot be listed.
+    /// When the directory cannot be listed, or brought to stable storage.
     pub fn open(mut directory: D, path: &Path) -> io::Result<Self> {
         for name in directory.list()? {
             if let Some(name) = name.to_str().filter(|name| name.ends_with(ASIDE)) {
@@ -257,6 +257,9 @@ impl<D: Directory> RecordStore<D> {
                 let _ = directory.remove(name);
             }
         }
+        // A process that was killed may have replaced a file and not come to this: hosts will be told what is there now, so a
+        // power failure may not bring back what was there before.
+        directory.sync_directory()?;
         Ok(Self { directory, path: path.to_owned(), owed: BTreeMap::new() })
     }
 

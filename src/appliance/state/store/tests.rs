@@ -126,6 +126,34 @@ fn a_crash_leaves_the_old_or_the_new_state_whatever_step_it_meets() {
     assert!(outcomes > 200 && failed > 100 && crashed > 100, "{outcomes} {failed} {crashed}");
 }
 
+/// The process is killed at each step of a save, another one starts and reads what is there; then the power fails.
+#[test]
+fn what_a_start_has_read_no_power_failure_takes_back() {
+    let mut changed = 0;
+    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
+        for step in 0..5 {
+            let mut choices = Choices::default();
+            loop {
+                let directory = SimulatedDirectory::default();
+                let mut store = open(&directory);
+                store.save(A, &state("old")).unwrap();
+                directory.fail(directory.steps() + step, fault);
+                let saved = store.save(A, &state("new"));
+                assert!(saved.is_err(), "step {step}, {fault:?}");
+                directory.restart();
+                let read = open(&directory).load(A).unwrap();
+                changed += u32::from(read == Some(state("new")));
+                directory.crash(|n| choices.choose(n));
+                assert_eq!(open(&directory).load(A).unwrap(), read, "step {step}, {fault:?}");
+                if !choices.next() {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(changed > 0);
+}
+
 #[test]
 fn what_cannot_be_put_back_is_owed_and_settled_later() {
     for old in [None, Some(state("old"))] {
@@ -193,8 +221,9 @@ fn a_file_that_was_left_is_in_nobodys_way() {
     let directory = SimulatedDirectory::default();
     let mut store = open(&directory);
     // The write fails, and so does the removal.
-    directory.fail(1, Fault::NoRoom);
-    directory.fail(2, Fault::Broken);
+    let first = directory.steps();
+    directory.fail(first + 1, Fault::NoRoom);
+    directory.fail(first + 2, Fault::Broken);
     assert_eq!(store.save(A, &state("a")).unwrap_err().step, Step::Write);
     assert_eq!(directory.names(), ["7.0.state.new"]);
     store.save(A, &state("b")).unwrap();
