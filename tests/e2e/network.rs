@@ -50,6 +50,13 @@ fn ends_well(lab: &Lab, server: Server, lines: &[(&str, usize)]) {
     assert!(!lab.xdp_attached());
 }
 
+/// Frames that have left the initiator's interface.
+fn frames_sent(lab: &Lab) -> u64 {
+    let shown = lab.ip(End::Initiator, &["-statistics", "-json", "link", "show", "dev", INITIATOR]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    shown[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
+}
+
 /// Runs verified load on slot 7.0, and meanwhile something else; not one byte may be wrong, and no request may stay
 /// without an answer.
 #[track_caller]
@@ -61,8 +68,14 @@ fn under_load(lab: &Lab, seconds: u32, arguments: &[&str], events: impl FnOnce()
     all.extend(["--span", "8M", "--deadline", "120", "--rto-max", "500ms"]);
     all.extend(arguments);
     std::thread::scope(|scope| {
+        let before = frames_sent(lab);
         let load = scope.spawn(|| run(lab.xshelf(End::Initiator, &all)).well());
-        std::thread::sleep(Duration::from_millis(500));
+        // It has found its slot, and writes: before that it does not wait long for an answer.
+        let start = Instant::now();
+        while frames_sent(lab) < before + 50 && !load.is_finished() {
+            assert!(start.elapsed() < GUARD, "there is no load");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         events();
         load.join().unwrap();
     });

@@ -68,7 +68,7 @@ sanitized() {
     RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Cforce-frame-pointers=yes" CARGO_TARGET_DIR=target/address \
         ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:suppressions=$PWD/tests/sanitize/address.supp:log_path=$reports/report \
         PROPTEST_CASES=${SANITIZE_CASES:-8} timeout --kill-after=10 3600 \
-        cargo test --locked --no-fail-fast --target "$host" "$@"
+        cargo test --locked --no-fail-fast --target "$host" "$@" -- --show-output
 }
 
 # results NAME LOG STATUS: as libtest of tests/lib.sh, over all the test binaries of a log.
