@@ -220,10 +220,13 @@ impl Args {
 /// How often the workers are looked after while nothing happens.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// What people ask how it is, as far as it has come. In the usual place it is a convenience: serving does without.
-fn convenience<T>(made: Result<T, ServerError>, config: &Config) -> Result<Option<T>, ServerError> {
+/// What people ask how it is. In the usual place it is a convenience: serving does without.
+fn convenience(
+    made: Result<Option<Server>, ServerError>,
+    config: &Config,
+) -> Result<Option<Server>, ServerError> {
     match (made, &config.control) {
-        (Ok(made), _) => Ok(Some(made)),
+        (Ok(made), _) => Ok(made),
         (Err(e), Place::At(_)) => Err(e),
         (Err(e), _) => {
             tracing::warn!("no control socket, so `xshelf status` does not reach this shelf: {e}");
@@ -243,11 +246,14 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let mut signals = Signals::catch(Exit::Problem.code()).map_err(Error::Signals)?;
     // Before any host hears of a slot: whoever named a socket that cannot be has no shelf that comes and goes.
     let first = config.interfaces.first().map_or("", |interface| &interface.name);
-    let claimed = config.control.path(first).map(|path| convenience(Claimed::new(&path), &config));
-    let claimed = claimed.transpose()?.flatten();
+    let claimed = match config.control.path(first).map(|path| Claimed::new(&path)).transpose() {
+        Err(e) if matches!(config.control, Place::At(_)) => return Err(e.into()),
+        claimed => claimed,
+    };
     let mut service = Service::start(&config, &keeper)?;
-    let control = claimed.map(|claimed| Server::start(claimed, Arc::clone(service.overview())));
-    let control = control.map(|control| convenience(control, &config)).transpose()?.flatten();
+    // A start that fails says in one line why, and nothing of what serving would do without.
+    let listen = |claimed| Server::start(claimed, Arc::clone(service.overview()));
+    let control = convenience(claimed.and_then(|claimed| claimed.map(listen).transpose()), &config)?;
     let mut status = service.status();
     notify::ready(&status);
 
