@@ -229,6 +229,8 @@ struct Running {
     /// Sectors, by bit, that move at half time; the others move at the end.
     first: u64,
     failure: Option<Failure>,
+    /// The failure is that of another command, of which this one hears.
+    hears: bool,
     /// What is written.
     stamps: Vec<Stamp>,
     /// Of a disk that writes larger units: what was in them, and the first sector of it.
@@ -377,7 +379,7 @@ impl SimStorage {
         };
         let one = &self.running[at];
         let heard = matches!(one.failure, Some(Failure::Errno(libc::EIO | libc::ETIMEDOUT)));
-        let ends = one.phase == Phase::Half && heard;
+        let ends = one.phase == Phase::Half && heard && !one.hears;
         if !ends || !disk.cached || !told(one) {
             return false;
         }
@@ -390,6 +392,7 @@ impl SimStorage {
         let Some(other) = other else { return false };
         self.luck.count(Kind::ToldAnother);
         self.running[other].failure = self.running[at].failure.take();
+        self.running[other].hears = true;
         true
     }
 
@@ -581,6 +584,7 @@ impl Storage for SimStorage {
             end,
             first: self.luck.next(),
             failure,
+            hears: false,
             stamps,
             units: (0, Vec::new()),
             sum,

@@ -191,7 +191,7 @@ pub enum Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is nothing at the path.
-    #[error("{} does not exist; check the path (a file can be made with `truncate -s SIZE`)", .0.display())]
+    #[error("{} does not exist; check {}", .0.display(), if .0.starts_with("/dev") { "the path, and that the device is there" } else { "the path (a file can be made with `truncate -s SIZE`)" })]
     Missing(PathBuf),
     /// It is something that cannot be served.
     #[error("{} is a {what}; name a block device or a regular file", .path.display())]
