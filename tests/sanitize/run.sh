@@ -3,14 +3,16 @@
 #
 #   tests/sanitize/run.sh [PART...]    all parts, or these
 #
-#   miri       rings, tokens and the worker's turn over ordinary memory, under Miri (a nightly compiler that has it)
+#   miri       the TX ring, tokens, chunks and runs, and frames through the worker, over ordinary memory, under Miri (a nightly
+#              compiler that has it); of the worker one test for each way that bytes take, for it takes a minute for each
 #   address    the library's tests and those at the kernel's edge, with AddressSanitizer; as root all of them
 #   e2e        the real binary between network namespaces, with AddressSanitizer (root)
 #
-# Optional tests: minutes to an hour. The ledger of frame memory is checked at every touch in all debug builds; this is for what
-# it cannot see. Closes with: N passed, N failed, N skipped.
+# Optional tests: half an hour on an idle machine. The ledger of frame memory is checked at every touch in all debug builds;
+# this is for what it cannot see. Closes with: N passed, N failed, N skipped.
 #
 #   SANITIZE_CASES=N    cases of each property (default 8; under Miri 2)
+#   MIRI_TESTS=FILTER   other tests under Miri, such as worker::turn for all of the worker's (hours)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/lib.sh
@@ -43,7 +45,11 @@ logs=$PWD/target/test-logs
 mkdir -p "$logs"
 
 # What touches frame memory without a kernel. Miri knows no io_uring and no AF_XDP.
-pure=(frame:: net::memory net::assemble storage::memory worker::requests worker::turn)
+pure=(frame:: net::ring net::memory net::assemble storage::memory storage::uring::share storage::uring::units worker::board
+    worker::turn::doubts a_tagged_frame_takes_the_path_for_misaligned_data with_room_for_the_tag_tagged_data_stays_where_it_is
+    a_frame_of_too_many_pieces_is_dropped_and_counted a_read_may_itself_be_long the_reply_leaves_by_the_port_of_arrival
+    a_worker_without_a_queue_serves_its_slots_by_hand_off trim_frees_its_ranges_one_after_the_other)
+[ -z "${MIRI_TESTS:-}" ] || read -ra pure <<<"$MIRI_TESTS"
 
 miri() {
     if ! cargo +nightly miri --version >/dev/null 2>&1; then
