@@ -14,7 +14,8 @@
 //!
 //! Threads. What blocks runs in threads of the kernel that are all this ring's together. A file gets some of them, but never
 //! the last one of another file (`share`); what is beyond waits here. A transfer that need not block needs none: it is
-//! tried with RWF_NOWAIT, and waits for a thread only when the kernel says that it would block.
+//! tried with RWF_NOWAIT, and waits for a thread only when the kernel says that it would block. Of files, whose file systems
+//! do not keep to that, only the first few are tried.
 #![allow(unsafe_code)]
 
 mod bounce;
@@ -24,7 +25,7 @@ mod units;
 use self::bounce::Bounces;
 use self::share::Share;
 use self::units::{BOUNCE, Span};
-use super::device::{Access, Alignment, Backing, Device};
+use super::device::{Access, Alignment, Backing, Device, Durability};
 use super::{Done, Failure, FileId, Job, Sleep, Storage, Ticket, Verb, Woken};
 use crate::frame::{Buffer, Chunk, Region};
 use crate::limits;
@@ -45,6 +46,10 @@ const DRAIN: Duration = Duration::from_secs(2);
 const ASKS: u32 = 20;
 /// Completions looked at in one go.
 const BATCH: usize = 64;
+/// Transfers of files that may be in flight, of all files with a disk together, for the next one to be tried without a
+/// thread. File systems do not pass RWF_NOWAIT on to the disk (fs/iomap/direct-io.c), so that whoever submits waits when
+/// its queue is full, for ever if it hangs: so fewer than any queue takes (`nr_requests`; SATA without a scheduler has 32).
+const INLINE: u32 = 16;
 
 static ABANDONED: AtomicU64 = AtomicU64::new(0);
 
@@ -217,6 +222,8 @@ struct Slot {
     blocks: bool,
     /// The job counts among those that may have a thread.
     threaded: bool,
+    /// The job counts among those of files that have a disk.
+    counted: bool,
 }
 
 impl Slot {
@@ -245,6 +252,8 @@ enum Manner {
     Seldom,
     /// They often do, so as long as the file may have one, the kernel may use it.
     Often,
+    /// They often do, and there is no disk that they could wait for.
+    Memory,
     /// The file cannot do without (RWF_NOWAIT is refused).
     Always,
 }
@@ -255,6 +264,7 @@ impl Manner {
     fn of(device: &Device) -> Self {
         match (device.backing(), device.access()) {
             (Backing::Block, Access::Direct(_)) => Self::Seldom,
+            _ if device.durability() == Durability::Ram => Self::Memory,
             _ => Self::Often,
         }
     }
@@ -340,6 +350,8 @@ pub struct UringStorage {
     manners: Box<[Manner]>,
     /// Jobs in flight of each file.
     busy: Box<[u32]>,
+    /// Of these, transfers of files that have a disk, of all files together.
+    transfers: u32,
     /// Who may have a kernel thread.
     threads: Share,
     bounces: Bounces,
@@ -416,6 +428,7 @@ impl UringStorage {
             files: (0..table).map(|_| None).collect(),
             manners: vec![Manner::Always; table].into_boxed_slice(),
             busy: vec![0; table].into_boxed_slice(),
+            transfers: 0,
             threads: Share::new(limits::IO_THREADS, table, depth),
             bounces: Bounces::default(),
             bouncing: Share::new(limits::BOUNCES, table, depth),
@@ -950,6 +963,13 @@ impl UringStorage {
         let transfers =
             matches!(slot.step, Step::Load | Step::Store) || slot.step == Step::Whole && job.verb.transfers();
         let manner = self.manners[usize::from(file)];
+        if transfers && manner == Manner::Often {
+            self.transfers += u32::from(!std::mem::replace(&mut slot.counted, true));
+            let device = self.files[usize::from(file)].as_ref();
+            // Where buffered writes are taken without a thread they are flushed there, too (FOP_BUFFER_WASYNC, XFS and btrfs).
+            let flushes = job.verb != Verb::Read && device.is_some_and(|d| d.alignment().is_none());
+            slot.blocks |= flushes || self.transfers > INLINE;
+        }
         let may_try = transfers && !slot.blocks && manner != Manner::Always;
         slot.nowait = may_try && manner == Manner::Seldom;
         if !slot.nowait {
@@ -987,6 +1007,7 @@ impl UringStorage {
         let Some(job) = slot.job.take() else { return };
         slot.generation = (slot.generation + 1) & GENERATIONS;
         let (bounce, threaded) = (slot.bounce.take(), std::mem::take(&mut slot.threaded));
+        self.transfers -= u32::from(std::mem::take(&mut slot.counted));
         let file = job.file.0;
         self.free.push(index);
         self.busy[usize::from(file)] -= 1;
@@ -1614,6 +1635,50 @@ mod tests {
             (16384, &[4; 512][..], &[5; 512][..])
         );
         assert!(bytes[..2048].iter().chain(&bytes[3072..]).all(|&b| b == 0));
+    }
+
+    /// Fewer than the queue of any disk takes, so that the worker's own call never waits for one that hangs.
+    #[test]
+    fn of_files_with_a_disk_only_the_first_few_are_tried_without_a_thread() {
+        use crate::storage::{FileId, Ticket, device};
+        let transfers = |directory: &str, verb: Verb, options: device::Options| {
+            let path = tempfile::NamedTempFile::new_in(directory).unwrap();
+            path.as_file().set_len(1 << 20).unwrap();
+            let file = device::open(path.path(), options).unwrap();
+            let (memory, direct) = (file.durability() == Durability::Ram, file.alignment().is_some());
+            let region = Arc::new(Region::heap(64));
+            let mut ring = UringStorage::new(Arc::clone(&region), 64, vec![file]).unwrap();
+            for n in 0..40 {
+                let buffer = Buffer::Chunk(region.mint(n).unwrap());
+                let (ticket, offset) = (Ticket(n), u64::from(n) * 4096);
+                ring.submit(Job { ticket, file: FileId(0), verb, offset, buffer, at: 0, len: 4096 }).unwrap();
+            }
+            let tried = ring.slots.iter().filter(|slot| slot.job.is_some() && !slot.blocks).count();
+            let mut left = 40;
+            while left > 0 {
+                ring.turn();
+                left -= ring.reap(64, &mut |done| {
+                    assert_eq!(done.result, Ok(()));
+                    retire(done.buffer);
+                });
+            }
+            assert_eq!(ring.transfers, 0);
+            (memory, direct, tried)
+        };
+        let (memory, direct, tried) = transfers("/var/tmp", Verb::Read, device::Options::default());
+        if memory {
+            return println!("SKIPPED: /var/tmp is in memory, so there is no disk to wait for");
+        }
+        assert_eq!(tried, INLINE as usize, "direct {direct}");
+        // What is no multiple of the alignment goes through the page cache, where a write may be flushed at once.
+        let buffered =
+            device::Options { offset: 512, length: Some(512 * 1024), ..device::Options::default() };
+        let (_, direct, tried) = transfers("/var/tmp", Verb::Write, buffered);
+        assert_eq!(tried, if direct { INLINE as usize } else { 0 });
+        if std::path::Path::new("/dev/shm").is_dir() {
+            let (memory, _, tried) = transfers("/dev/shm", Verb::Read, device::Options::default());
+            assert_eq!(tried, if memory { 40 } else { INLINE as usize });
+        }
     }
 
     /// A kernel that does what a script says: all of what it is asked for, some of it, nothing; and says so, or fails.

@@ -61,6 +61,8 @@ pub enum Answer {
 pub struct Order {
     /// The slot to recover.
     pub slot: Address,
+    /// After that nobody waits for the answer any more, and it is not carried out.
+    pub until: std::time::Instant,
     /// Takes the answer.
     pub reply: std::sync::mpsc::SyncSender<Answer>,
 }

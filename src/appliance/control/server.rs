@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,6 +25,9 @@ pub const REQUEST: usize = 4096;
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an order may take: the appliance looks for orders once in a round, which a busy machine delays.
 const ORDER: Duration = Duration::from_secs(10);
+
+/// How long its answer may take once it is looked at.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +129,10 @@ impl Server {
         }
     }
 
-    /// The next order that somebody gave, if there is one.
+    /// The next order that somebody gave and still waits for, if there is one.
     #[must_use]
     pub fn order(&self) -> Option<Order> {
-        self.orders.as_ref()?.try_recv().ok()
+        self.orders.as_ref()?.try_iter().find(|order| Instant::now() < order.until)
     }
 }
 
@@ -256,11 +259,20 @@ impl Service {
                     return Answer::Refused { text: format!("{slot:?} is no address of a slot; write 7.0") };
                 };
                 let (reply, answered) = sync_channel(1);
-                let lost = Answer::Refused { text: "xshelf is just stopping".to_owned() };
-                if self.orders.send(Order { slot, reply }).is_err() {
-                    return lost;
+                let refused = |text: &str| Answer::Refused { text: text.to_owned() };
+                let until = Instant::now() + ORDER;
+                if self.orders.send(Order { slot, until, reply }).is_err() {
+                    return refused("xshelf is just stopping");
                 }
-                answered.recv_timeout(ORDER).unwrap_or(lost)
+                // A little longer, for what was begun in the last moment.
+                answered.recv_timeout(ORDER + GRACE).unwrap_or_else(|e| match e {
+                    RecvTimeoutError::Disconnected => {
+                        refused("xshelf is just stopping, or starting again; ask once more")
+                    }
+                    RecvTimeoutError::Timeout => {
+                        refused("xshelf is busy, and has done nothing; ask once more")
+                    }
+                })
             }
         }
     }

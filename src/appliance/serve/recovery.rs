@@ -75,6 +75,11 @@ impl Known {
         }
     }
 
+    /// Whether a failure of it loses nothing that was acknowledged.
+    fn loses_nothing(&self) -> bool {
+        self.durability.holds() || self.durability == Durability::ReadOnly
+    }
+
     /// What makes it another one, if that is so.
     fn is_another(&self, found: &Self) -> Option<String> {
         if found.backing != self.backing {
@@ -121,6 +126,12 @@ pub struct Keepsake {
 }
 
 impl Keepsake {
+    /// Whether a failure of it loses nothing that was acknowledged.
+    #[must_use]
+    pub fn loses_nothing(&self) -> bool {
+        self.known.loses_nothing()
+    }
+
     /// What keeps a device from being served instead, if anything does. While a slot has its backing open nobody else gets
     /// its number; so the same number is the same one, whatever its size is by now, and a file of another number is another
     /// file that got its name.
@@ -305,7 +316,7 @@ struct Case {
 impl Case {
     /// Whether a failure loses nothing that was acknowledged.
     fn is_safe(&self) -> bool {
-        self.known.durability.holds() || self.known.durability == Durability::ReadOnly
+        self.known.loses_nothing()
     }
 
     fn may_recover(&self) -> bool {

@@ -11,15 +11,17 @@
 //! Invariant: a slot is opened again only when nothing that was sent to its device before can be carried out any more.
 
 use super::slots;
-use super::start::{Appliance, Causes, Held, Past, StartError, obstacles};
+use super::start::{Appliance, Causes, Held, Past, StartError, Stopped, obstacles};
 use crate::appliance::config::{Config, Interface, Rivals, Slot};
 use crate::appliance::control::overview::Overview;
 use crate::appliance::control::{Answer, Order};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::notify;
+use crate::appliance::topology::TopologyError;
 use crate::frame::WorkerId;
 use crate::net::nic::Facts;
 use crate::protocol::Address;
+use crate::shelf::{Tried, Why};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -215,6 +217,8 @@ impl<'a> Service<'a> {
         for LeftOut { slot, next, probe } in &mut self.left_out {
             match probe.as_ref().map(Receiver::try_recv) {
                 Some(Ok(true)) => {
+                    // It is asked again right before it is opened.
+                    *probe = None;
                     return Some(format!(
                         "slot {}: {} can be opened again",
                         slot.address,
@@ -243,6 +247,9 @@ impl<'a> Service<'a> {
             "{why}; starting again in place: commands in flight have {} s to end, and hosts repeat the others",
             PATIENCE.as_secs()
         );
+        // Whoever asks meanwhile is not told that all is well.
+        self.overview.note_service(true, vec![format!("starting again in place: {why}")]);
+        notify::status(&format!("starting again in place: {why}"));
         let (next, said) = (Instant::now(), BTreeSet::new());
         let waiting = Now::Waiting { why: why.to_owned(), next, pause: PAUSES.0, said };
         if let Now::Serving(appliance) = std::mem::replace(&mut self.now, waiting) {
@@ -257,6 +264,10 @@ impl<'a> Service<'a> {
             self.past.failed.extend(self.overview.failed());
             self.past.known.append(&mut stopped.known);
             self.past.watch = std::mem::take(&mut stopped.watch);
+            if let (true, Some(archive)) = (stopped.state_hangs, &mut self.past.archive) {
+                archive.abandon();
+            }
+            self.doubt(&stopped);
             for held in stopped.held.drain(..).filter(|held| !held.slots.is_empty()) {
                 for slot in &held.slots {
                     tracing::error!(
@@ -271,6 +282,23 @@ impl<'a> Service<'a> {
         self.left_out.retain(|left| left.probe.is_some());
         self.awaited.clear();
         self.try_again();
+    }
+
+    /// Of a slot whose device had not answered all when it was let go, nobody will hear whether a flush failed: if that is
+    /// what its writes rely on, it promises nothing any more.
+    fn doubt(&mut self, stopped: &Stopped) {
+        let busy = stopped.busy.iter().filter_map(|(slot, _)| slot.parse().ok());
+        let slots: BTreeSet<Address> =
+            busy.chain(stopped.held.iter().flat_map(|held| held.slots.iter().copied())).collect();
+        for slot in slots {
+            if self.past.known.get(&slot).is_some_and(|known| !known.loses_nothing()) {
+                tracing::error!(
+                    "slot {slot}: whether a flush of its device failed meanwhile is not known, and writes that were \
+                     acknowledged may be lost with it: it takes no more writes until `xshelf slot {slot} recover`"
+                );
+                self.past.failed.entry(slot).or_insert(Why { tried: Tried::Flush, errno: libc::ETIMEDOUT });
+            }
+        }
     }
 
     /// Starts an appliance of what can be had.
@@ -369,6 +397,14 @@ impl<'a> Service<'a> {
                 Ok(appliance) => break appliance,
                 Err(e) => e,
             };
+            // There are fewer queues than there were: served by another worker is better than not at all.
+            if matches!(e, StartError::Topology(TopologyError::NoSuchWorker { .. }))
+                && config.slots.iter().any(|slot| slot.worker.is_some())
+            {
+                tracing::warn!("{}; slots go to the workers there are", Causes(&e));
+                config.slots.iter_mut().for_each(|slot| slot.worker = None);
+                continue;
+            }
             // The others can do without it.
             if let StartError::Slot(slot) = &e {
                 let address = slot.address();

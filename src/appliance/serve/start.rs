@@ -25,6 +25,7 @@ use crate::appliance::guard::{Guard, Rival, Sight, Ward};
 use crate::appliance::keeper::Keeper;
 use crate::appliance::masks::{MaskMaps, Resident};
 use crate::appliance::state::clerk::{Clerk, Closed};
+use crate::appliance::state::lasting::Lasting;
 use crate::appliance::state::memory::Memory;
 use crate::appliance::state::store::{DirectoryStore, Store};
 use crate::appliance::topology::{self, Tenant, Topology};
@@ -133,6 +134,8 @@ pub struct Past {
     pub again: bool,
     /// What hosts have set on slots, where no directory keeps it.
     pub memory: Memory,
+    /// The directory that keeps it, once it is open.
+    pub archive: Option<Lasting>,
     /// Slots that promised nothing any more, and why: an end and a start mend nothing.
     pub failed: BTreeMap<Address, Why>,
     /// What slots were known by that have been served.
@@ -201,7 +204,7 @@ impl Appliance {
         past: &mut Past,
         attempt: u32,
     ) -> Result<Option<Self>, StartError> {
-        let (mut store, ephemeral) = open_store(config, keeper, &past.memory)?;
+        let (mut store, ephemeral) = open_store(config, keeper, past)?;
         let mut slots = slots::open(&config.slots, keeper)?;
         slots::compare(&slots, &past.known)?;
         let restored = slots::restore(&mut slots, &mut store)?;
@@ -493,12 +496,15 @@ const CLOSING: Duration = Duration::from_secs(2);
 type Archive = (Box<dyn Store + Send>, Option<String>);
 
 /// Where the state of slots is kept; locked, if that is a directory.
-fn open_store(config: &Config, keeper: &dyn Keeper, memory: &Memory) -> Result<Archive, StartError> {
+fn open_store(config: &Config, keeper: &dyn Keeper, past: &mut Past) -> Result<Archive, StartError> {
     let Some(path) = &config.state_dir else {
         let warning = "no state directory: config strings, masks and reservations that hosts set are lost when xshelf \
                        ends; give it one with --state-dir, or state-dir in the configuration";
-        return Ok((Box::new(memory.clone()), Some(warning.to_owned())));
+        return Ok((Box::new(past.memory.clone()), Some(warning.to_owned())));
     };
+    if let Some(archive) = &past.archive {
+        return Ok((Box::new(archive.clone()), None));
+    }
     let failed = |source| StartError::StateDirectory { path: path.clone(), source };
     let directory = keeper.lock_directory(path).map_err(failed)?;
     let warning = device::in_memory(&directory).then(|| {
@@ -508,7 +514,9 @@ fn open_store(config: &Config, keeper: &dyn Keeper, memory: &Memory) -> Result<A
             path.display()
         )
     });
-    Ok((Box::new(DirectoryStore::in_directory(directory, path).map_err(failed)?), warning))
+    let store = DirectoryStore::in_directory(directory, path).map_err(failed)?;
+    let archive = past.archive.insert(Lasting::new(path.clone(), store));
+    Ok((Box::new(archive.clone()), warning))
 }
 
 /// Starts the thread that keeps the state of slots, and gives what workers reach it by.
