@@ -413,3 +413,53 @@ fn a_device_that_hangs_when_it_is_opened_again_keeps_no_other_slot_waiting() {
     clean(&mut client);
     world.shelf.stop();
 }
+
+#[test]
+fn a_state_directory_that_fails_or_hangs_keeps_no_slot_from_a_new_start() {
+    let (lab, mut disk) = lab!("unused");
+    let directory = disk.path("unused").parent().unwrap().display().to_string();
+    let world = World::new(&lab, &["--state-dir".to_owned(), directory, neighbour(&lab)]);
+    let link = world.lab.ip(End::Target, &["-br", "link", "show", TARGET]);
+    let before = link.split_whitespace().nth(2).unwrap().to_owned();
+    let mut client = world.client("7.9", false);
+    write(&mut client, 50);
+    let move_to = |address: &str, times: usize| {
+        world.lab.ip(End::Target, &["link", "set", TARGET, "address", address]);
+        world.until_said("started again: serving 7.9 ", times);
+    };
+    disk.tell("fail / create,rename,fsync,open EIO");
+    move_to("02:00:00:00:be:01", 1);
+    disk.tell("heal");
+    disk.tell("hang / all");
+    move_to("02:00:00:00:be:02", 2);
+    move_to(&before, 3);
+    write(&mut client, 50);
+    clean(&mut client);
+    disk.tell("unhang");
+    assert_eq!(world.said("nothing is served"), 0, "{}", world.shelf.said());
+    world.shelf.stop();
+}
+
+#[test]
+fn a_write_back_slot_whose_disk_did_not_answer_to_the_end_promises_nothing() {
+    let (lab, mut disk) = lab!("disk0");
+    let slots = [format!("7.0={},write-back", disk.path("disk0").display()), neighbour(&lab)];
+    let world = World::new(&lab, &slots);
+    let mut client = world.client("7.0", true);
+    write(&mut client, 50);
+    disk.tell("hang disk0");
+    let until = Instant::now() + GUARD;
+    client.run_while(|_| world.slot("7.0").in_flight == 0 && Instant::now() < until).unwrap();
+    world.lab.ip(End::Target, &["link", "set", TARGET, "address", "02:00:00:00:be:ef"]);
+    world.until_said("started again: serving 7.9 ", 1);
+    // What was in flight may have been a flush that fails now, and nobody hears of it.
+    disk.tell("unhang disk0");
+    world.until_said("started again: serving 7.0 [durable: no", 1);
+    world.until_said("slot 7.0: whether a flush of its device failed meanwhile is not known", 1);
+    let waits =
+        |slot: &SlotReport| slot.next.as_ref().is_some_and(|next| next.contains("`xshelf slot 7.0 recover`"));
+    assert_eq!(world.until("7.0", waits).condition, "failed");
+    assert_eq!(world.ask(&["slot", "7.0", "recover"]).status.code(), Some(0));
+    world.until_condition("7.0", "serving");
+    world.shelf.stop();
+}

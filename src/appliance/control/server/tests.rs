@@ -142,3 +142,18 @@ fn who_asks_before_the_shelf_has_started_waits_and_one_that_never_starts_leaves_
     drop(Claimed::new(&path).unwrap());
     assert!(!path.exists());
 }
+
+#[test]
+fn an_order_that_nobody_waits_for_any_more_is_not_carried_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control");
+    let server = started(&path).unwrap();
+    let asked = std::thread::spawn({
+        let path = path.clone();
+        move || say(&path, b"{\"ask\":\"recover\",\"slot\":\"7.0\"}\n")
+    });
+    // The shelf is busy for as long as somebody waits.
+    let Some(Answer::Refused { text }) = asked.join().unwrap() else { panic!() };
+    assert!(text.contains("is busy, and has done nothing"), "{text}");
+    assert!(server.order().is_none());
+}
