@@ -129,11 +129,18 @@ fn bridged() -> Option<Lab> {
 
 /// Makes an interface of the target, and connects it to the hub.
 fn plug_in(lab: &Lab, name: &str, address: &str) {
+    plug_in_with(lab, name, address, &[]);
+}
+
+/// As [`plug_in`], with more to say of the interface.
+fn plug_in_with(lab: &Lab, name: &str, address: &str, more: &[&str]) {
     let peer = format!("{name}p");
     let target = lab.namespace(End::Target);
+    // Of both ends: the kernel looks at the first for the number of queues (drivers/net/veth.c, veth_init_queues).
     let mut add =
-        vec!["link", "add", &peer, "mtu", "9000", "type", "veth", "peer", "name", name, "mtu", "9000"];
-    add.extend(["address", address, "netns", &target]);
+        [&["link", "add", &peer, "mtu", "9000"], more, &["type", "veth", "peer", "name", name]].concat();
+    add.extend(["mtu", "9000", "address", address, "netns", &target]);
+    add.extend(more);
     lab.ip(End::Initiator, &add);
     lab.ip(End::Initiator, &["link", "set", &peer, "master", "hub0", "up"]);
     lab.ip(End::Target, &["link", "set", name, "up"]);
@@ -258,6 +265,26 @@ fn an_interface_that_is_made_again_is_served_again() {
     });
     let again = "tgt0: the interface was removed and is there again; starting again in place";
     ends_well(&lab, server, &[("nothing is served there", 2), (again, 2), ("started again", 2)]);
+}
+
+#[test]
+fn an_interface_that_comes_back_with_fewer_queues_leaves_slots_to_the_workers_there_are() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        return println!("SKIPPED: one CPU, so there is never a second worker");
+    }
+    let Some(lab) = bridged() else { return };
+    let plug = |queues: &str| {
+        lab.ip(End::Target, &["link", "del", TARGET]);
+        plug_in_with(&lab, TARGET, ADDRESS, &["numrxqueues", queues, "numtxqueues", queues]);
+    };
+    plug("2");
+    let server = Server::start(&lab, &[format!("{},worker=1", slot("7.0", &lab.image("disk", 8 * MIB)))]);
+    let wire = Raw::open(&lab, End::Initiator);
+    ata(&wire, mac(ADDRESS), 0, 0x501, 5, &[1; 512]);
+    plug("1");
+    said(&server, "started again: serving 7.0", 1);
+    assert_eq!(ata(&wire, mac(ADDRESS), 0, 0x502, 5, &[])[..512], [1; 512]);
+    ends_well(&lab, server, &[("slots go to the workers there are", 1), ("started again", 1)]);
 }
 
 #[test]
