@@ -282,6 +282,8 @@ impl<'a> Service<'a> {
         self.left_out.retain(|left| left.probe.is_some());
         self.awaited.clear();
         self.try_again();
+        // Also where it is what was said before this.
+        notify::status(&self.status());
     }
 
     /// Of a slot whose device had not answered all when it was let go, nobody will hear whether a flush failed: if that is

@@ -418,7 +418,7 @@ fn a_device_that_hangs_when_it_is_opened_again_keeps_no_other_slot_waiting() {
 fn a_state_directory_that_fails_or_hangs_keeps_no_slot_from_a_new_start() {
     let (lab, mut disk) = lab!("unused");
     let directory = disk.path("unused").parent().unwrap().display().to_string();
-    let world = World::new(&lab, &["--state-dir".to_owned(), directory, neighbour(&lab)]);
+    let mut world = World::new(&lab, &["--state-dir".to_owned(), directory, neighbour(&lab)]);
     let link = world.lab.ip(End::Target, &["-br", "link", "show", TARGET]);
     let before = link.split_whitespace().nth(2).unwrap().to_owned();
     let mut client = world.client("7.9", false);
@@ -437,6 +437,8 @@ fn a_state_directory_that_fails_or_hangs_keeps_no_slot_from_a_new_start() {
     clean(&mut client);
     disk.tell("unhang");
     assert_eq!(world.said("nothing is served"), 0, "{}", world.shelf.said());
+    // As before the first of them, and not that it starts again.
+    world.until_status(|status| status.starts_with("serving 7.9"));
     world.shelf.stop();
 }
 
